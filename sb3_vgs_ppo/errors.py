@@ -1,0 +1,54 @@
+"""Every error and warning that the package raises on purpose.
+
+Each one also subclasses the builtin that a caller who never heard of this package would catch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class VgsPpoError(Exception):
+    """Base of all errors of this package."""
+
+
+class UserInputError(VgsPpoError, ValueError):
+    """A value that the user gave cannot be used; the message names the value and the remedy (exit code 2)."""
+
+
+class CheckpointError(VgsPpoError, ValueError):
+    """A checkpoint, or a state inside it, cannot be read; the message names the file or field and the reason."""
+
+
+class RunFolderError(UserInputError):
+    """A run folder cannot be used: not empty, not writable, or held by another live process."""
+
+
+class TrainingDiverged(VgsPpoError, RuntimeError):  # noqa: N818 - the name says what happened, and the spec fixes it
+    """Training was stopped because too many updates in a row were not finite.
+
+    :param tensors: names of the parameters whose gradient was not finite in the last skipped update
+    :param n_updates: number of skipped updates in a row
+    :param num_timesteps: environment steps collected when training stopped
+    """
+
+    def __init__(self, tensors: Sequence[str], n_updates: int, num_timesteps: int) -> None:
+        self.tensors = tuple(tensors)
+        self.n_updates = n_updates
+        self.num_timesteps = num_timesteps
+        shown = ", ".join(self.tensors[:4]) or "none (the loss itself)"
+        more = f" and {len(self.tensors) - 4} more" if len(self.tensors) > 4 else ""
+        super().__init__(
+            f"{n_updates} updates in a row had a non-finite loss or gradient (at step {num_timesteps}); "
+            f"non-finite gradients in: {shown}{more}. "
+            "Remedy: lower learning_rate, normalize observations and rewards (VecNormalize), "
+            "or look for NaN in the environment's observations and rewards (VecCheckNan)."
+        )
+
+    def __reduce__(self) -> tuple[type[TrainingDiverged], tuple[tuple[str, ...], int, int]]:
+        # The default would rebuild from the message alone and fail when the error crosses a process boundary.
+        return type(self), (self.tensors, self.n_updates, self.num_timesteps)
+
+
+class VGSMigrationWarning(UserWarning):
+    """A VGS state of another version was loaded: what it measured does not carry over."""
