@@ -1,0 +1,24 @@
+"""Critics that predict the distribution of returns: value heads, their losses and their supports."""
+
+from __future__ import annotations
+
+from sb3_vgs_ppo.distributional.heads import CategoricalHead, QuantileHead, ScalarHead, ValueHead, make_value_head
+from sb3_vgs_ppo.distributional.quantile import quantile_crossing, quantile_huber_loss, quantile_midpoints
+from sb3_vgs_ppo.distributional.support import LinearSupport, Support, SymexpSupport, hl_gauss, make_support, two_hot
+
+__all__ = [
+    "CategoricalHead",
+    "LinearSupport",
+    "QuantileHead",
+    "ScalarHead",
+    "Support",
+    "SymexpSupport",
+    "ValueHead",
+    "hl_gauss",
+    "make_support",
+    "make_value_head",
+    "quantile_crossing",
+    "quantile_huber_loss",
+    "quantile_midpoints",
+    "two_hot",
+]
