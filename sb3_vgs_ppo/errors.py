@@ -30,24 +30,28 @@ class TrainingDiverged(VgsPpoError, RuntimeError):  # noqa: N818 - the name says
     :param tensors: names of the parameters whose gradient was not finite in the last skipped update
     :param n_updates: number of skipped updates in a row
     :param num_timesteps: environment steps collected when training stopped
+    :param rollout: names of the rollout's arrays ("observations", "rewards") that hold NaN or Inf
     """
 
-    def __init__(self, tensors: Sequence[str], n_updates: int, num_timesteps: int) -> None:
+    def __init__(self, tensors: Sequence[str], n_updates: int, num_timesteps: int, rollout: Sequence[str] = ()) -> None:
         self.tensors = tuple(tensors)
         self.n_updates = n_updates
         self.num_timesteps = num_timesteps
+        self.rollout = tuple(rollout)
         shown = ", ".join(self.tensors[:4]) or "none (the loss itself)"
         more = f" and {len(self.tensors) - 4} more" if len(self.tensors) > 4 else ""
+        if self.rollout:
+            remedy = f"the environment returned non-finite {' and '.join(self.rollout)}; find where with VecCheckNan"
+        else:
+            remedy = "lower learning_rate, or normalize observations and rewards (VecNormalize)"
         super().__init__(
-            f"{n_updates} updates in a row had a non-finite loss or gradient (at step {num_timesteps}); "
-            f"non-finite gradients in: {shown}{more}. "
-            "Remedy: lower learning_rate, normalize observations and rewards (VecNormalize), "
-            "or look for NaN in the environment's observations and rewards (VecCheckNan)."
+            f"{n_updates} updates in a row had a non-finite loss or gradient norm (at step {num_timesteps}); "
+            f"non-finite gradients in: {shown}{more}. Remedy: {remedy}."
         )
 
-    def __reduce__(self) -> tuple[type[TrainingDiverged], tuple[tuple[str, ...], int, int]]:
+    def __reduce__(self) -> tuple[type[TrainingDiverged], tuple[tuple[str, ...], int, int, tuple[str, ...]]]:
         # The default would rebuild from the message alone and fail when the error crosses a process boundary.
-        return type(self), (self.tensors, self.n_updates, self.num_timesteps)
+        return type(self), (self.tensors, self.n_updates, self.num_timesteps, self.rollout)
 
 
 class VGSMigrationWarning(UserWarning):

@@ -1,0 +1,44 @@
+# make train, make test: both make .venv from constraints.txt when it is missing or stale.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread: networks of a few thousand weights lose time to the hand-over between threads.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-slow lint format diagnose clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The mark is written last, so that an interrupted installation is done again.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+train: $(VENV)/.installed ## train on CartPole-v1; ARGS="--env-id Hopper-v5 …" for anything else
+	@$(BIN)/sb3-vgs-ppo train $(ARGS)
+
+test: $(VENV)/.installed ## run the default test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.installed ## run the tests that train for minutes
+	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
+
+diagnose: $(VENV)/.installed ## feed the reports' gradient streams to every VGS version
+	@$(BIN)/sb3-vgs-ppo diagnose $(ARGS)
+
+lint: $(VENV)/.installed ## lint, format check and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info
