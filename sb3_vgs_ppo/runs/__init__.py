@@ -1,0 +1,1 @@
+"""Training runs: the only room that joins algorithm, optimizer, scaler and environment."""

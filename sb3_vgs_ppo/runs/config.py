@@ -1,0 +1,129 @@
+"""Options of a training run.
+
+A field's docstring is the option's help. Nothing heavy is imported here: ``train --help`` shows these fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal, TypeAlias
+
+from sb3_vgs_ppo._types import ValueHeadName
+from sb3_vgs_ppo.errors import UserInputError
+
+OptimizerName: TypeAlias = Literal["adam", "adamw", "upgd", "adaptive-upgd"]
+
+VGS_OFF = "off"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a DistributionalPPO agent, evaluate it, and keep everything in a run folder."""
+
+    env_id: str = "CartPole-v1"
+    """Registered gymnasium id, or module:Env-v0 for one that a module registers when it is imported."""
+    total_timesteps: int = 100_000
+    """Environment steps, summed over all environments; rounded up to whole rollouts."""
+    n_envs: int = 8
+    """Environments stepped side by side."""
+    seed: int = 0
+    """Seeds networks, exploration, environments and evaluations."""
+    vgs_version: str = "3.0"
+    """Variance Gradient Scaler: off, 1.0, 2.0, 3.0 or 3.1."""
+    optimizer: OptimizerName = "adaptive-upgd"
+    """Optimizer of policy and critic; its settings go to algo_kwargs, policy_kwargs, optimizer_kwargs."""
+    value_head: ValueHeadName = "quantile"
+    """What the critic predicts: the mean (scalar), or the distribution of returns by quantiles or by categories."""
+    algo_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of DistributionalPPO, as '{"gamma": 0.9}'; n_steps is about 2048 / n_envs if not given."""
+    normalize: bool = False
+    """Normalize observations and rewards by running statistics (VecNormalize)."""
+    checkpoint_every: int = 10_000
+    """Save checkpoints/<step>.zip after the rollout that reaches a multiple of this many steps; 0: only at the end."""
+    keep_checkpoints: int = 3
+    """Number of newest checkpoints that are kept."""
+    eval_every: int = 10_000
+    """Evaluate after the rollout that reaches a multiple of this many steps; 0: only at the end."""
+    eval_episodes: int = 10
+    """Episodes of an evaluation."""
+    run_dir: str | None = None
+    """Folder of the run, new or empty; runs/<environment>/<settings and time> if not given."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, … or auto: a GPU where there is one."""
+    progress: bool = True
+    """Show a progress bar on a terminal. Elsewhere, and without it, a few plain lines are printed."""
+    torch_threads: int = 1
+    """CPU threads of torch; small networks are fastest with one."""
+    verbose: Literal[0, 1] = 0
+    """1: print SB3's table after every rollout where there is no progress bar."""
+
+    def to_mapping(self) -> dict[str, Any]:
+        """:return: all options but ``run_dir``: a folder may be moved, and its options used for another run"""
+        options = dataclasses.asdict(self)
+        del options["run_dir"]
+        return options
+
+
+def check_config(config: TrainConfig) -> None:
+    """
+    Check what needs neither the environment nor the algorithm.
+
+    :raises UserInputError: a value out of range, with the option's name
+    """
+    smallest = {
+        "total_timesteps": 1,
+        "n_envs": 1,
+        "seed": 0,
+        "checkpoint_every": 0,
+        "keep_checkpoints": 1,
+        "eval_every": 0,
+        "eval_episodes": 1,
+        "torch_threads": 1,
+    }
+    for name, least in smallest.items():
+        value = getattr(config, name)
+        if value < least:
+            raise UserInputError(f"{option(name)} {value} is too small; remedy: at least {least}")
+    if config.seed + config.n_envs > 2**32:
+        raise UserInputError(f"--seed {config.seed} is too large; remedy: below 2**32, NumPy's limit")
+    _check_vgs_version(config.vgs_version)
+    _check_device(config.device)
+
+
+def option(name: str) -> str:
+    """:return: a field's name as it stands on the command line"""
+    return "--" + name.replace("_", "-")
+
+
+def as_whole_number(value: object) -> int:
+    """
+    :param value: a number or its text; ``1e6`` and ``100_000`` are whole numbers too
+    :raises ValueError: it is not a whole number, or has more than 18 digits
+    """
+    try:
+        number = Decimal(str(value))
+        if abs(number) < 10**18 and number == number.to_integral_value():
+            return int(number)
+    except ArithmeticError:  # no number at all, NaN, or beyond Decimal's range
+        pass
+    raise ValueError(f"{value!r} is not a whole number")
+
+
+def _check_vgs_version(version: str) -> None:
+    from sb3_vgs_ppo.scaling import KNOWN_VERSIONS
+
+    if version != VGS_OFF and version not in KNOWN_VERSIONS:
+        raise UserInputError(f"--vgs-version {version!r} is not known; remedy: {VGS_OFF}, {', '.join(KNOWN_VERSIONS)}")
+
+
+def _check_device(device: str) -> None:
+    import torch as th
+
+    try:
+        kind = th.device("cpu" if device == "auto" else device).type
+    except RuntimeError:
+        raise UserInputError(f"--device {device!r} is not a device; remedy: auto, cpu, cuda or cuda:<index>") from None
+    if kind == "cuda" and not th.cuda.is_available():
+        raise UserInputError(f"--device {device!r}: torch sees no CUDA device here; remedy: cpu or auto")

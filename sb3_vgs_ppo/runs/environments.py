@@ -1,0 +1,109 @@
+"""Training and evaluation environments from a registered id."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+
+from sb3_vgs_ppo.errors import UserInputError
+from sb3_vgs_ppo.runs.hints import did_you_mean
+
+_EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco"}
+"""Extra of this package that brings what a gymnasium module of environments needs."""
+
+
+def make_training_env(
+    env_id: str, n_envs: int, seed: int, *, monitor_dir: Path, normalize: bool = False, gamma: float = 0.99
+) -> VecEnv:
+    """
+    :param env_id: registered id, or ``module:Env-v0``; see :func:`check_environment`
+    :param n_envs: environment i is seeded with ``seed + i``
+    :param monitor_dir: folder for one ``<i>.monitor.csv`` per environment
+    :param normalize: normalize observations and rewards by running statistics. Images and discrete observations stay as
+        they are
+    :param gamma: discount of the return whose running variance scales the rewards
+    """
+    env = make_vec_env(partial(gym.make, env_id), n_envs, seed=seed, monitor_dir=str(monitor_dir))
+    if normalize:
+        env = VecNormalize(env, gamma=gamma, **_normalized_observations(env.observation_space))
+    return env
+
+
+def make_evaluation_env(env_id: str, n_envs: int, seed: int, training_env: VecEnv) -> VecEnv:
+    """
+    An environment that sees what the training environment sees: its statistics are shared, and not updated here.
+
+    Rewards are the environment's own.
+
+    :param training_env: where the agent is trained
+    :return: an environment for one evaluation; the caller closes it
+    """
+    env = make_vec_env(partial(gym.make, env_id), n_envs, seed=seed)
+    trained = unwrap_vec_normalize(training_env)
+    if trained is not None:
+        options = _normalized_observations(env.observation_space)
+        normalized = VecNormalize(env, training=False, norm_reward=False, clip_obs=trained.clip_obs, **options)
+        if trained.norm_obs:
+            normalized.obs_rms = trained.obs_rms
+        env = normalized
+    return env
+
+
+def policy_alias(observation_space: spaces.Space[Any]) -> str:
+    """:return: SB3's name of the policy for such observations"""
+    if isinstance(observation_space, spaces.Dict):
+        return "MultiInputPolicy"
+    return "CnnPolicy" if is_image_space(observation_space) else "MlpPolicy"
+
+
+def check_environment(env_id: str) -> None:
+    """
+    Make an environment once and close it.
+
+    :raises UserInputError: the id is not registered, its module or a package that it needs cannot be imported, or it
+        cannot be made without arguments
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # training will show them; an error is one line
+            gym.make(env_id).close()
+    except gym.error.UnregisteredEnv as error:
+        raise UserInputError(f"--env-id {env_id!r} is not registered with gymnasium; {_closest_id(env_id)}") from error
+    except gym.error.DependencyNotInstalled as error:
+        raise UserInputError(f"--env-id {env_id!r}: a package is missing; {_remedy(env_id, error)}") from error
+    except ImportError as error:
+        hint = "; remedy: install the module, or put its folder on PYTHONPATH" if ":" in env_id else ""
+        raise UserInputError(f"--env-id {env_id!r} cannot be imported: {str(error).rstrip('.')}{hint}") from error
+    except (gym.error.Error, TypeError, ValueError) as error:
+        raise UserInputError(f"--env-id {env_id!r} cannot be made: {error}; an id looks like module:Name-v0") from error
+
+
+def _closest_id(env_id: str) -> str:
+    name = env_id.rpartition(":")[2]
+    return did_you_mean(name, gym.registry, f"remedy: module:{name}, with the module that registers it")
+
+
+def _remedy(env_id: str, error: gym.error.DependencyNotInstalled) -> str:
+    entry_point = gym.spec(env_id).entry_point
+    module = ".".join(entry_point.split(".")[:3]) if isinstance(entry_point, str) else ""
+    return f"remedy: pip install 'sb3-vgs-ppo[{_EXTRAS[module]}]'" if module in _EXTRAS else str(error)
+
+
+def _normalized_observations(space: spaces.Space[Any]) -> dict[str, Any]:
+    """:return: VecNormalize's arguments that leave out what it cannot normalize, and images, which the policy scales"""
+
+    def normalizable(part: spaces.Space[Any]) -> bool:
+        return isinstance(part, spaces.Box) and not is_image_space(part)
+
+    if isinstance(space, spaces.Dict):
+        keys = [key for key, part in space.items() if normalizable(part)]
+        return {"norm_obs": bool(keys), "norm_obs_keys": keys or None}
+    return {"norm_obs": normalizable(space)}

@@ -1,0 +1,221 @@
+"""One training run from its options to its folder: build, train, evaluate, save, say how it ended."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import safe_mean
+
+from sb3_vgs_ppo.errors import TrainingDiverged
+from sb3_vgs_ppo.runs.algorithm import build_model, gamma_of, resolve
+from sb3_vgs_ppo.runs.checkpointing import list_checkpoints, save_checkpoint
+from sb3_vgs_ppo.runs.config import TrainConfig, check_config
+from sb3_vgs_ppo.runs.environments import check_environment, make_training_env
+from sb3_vgs_ppo.runs.episodes import read_episodes
+from sb3_vgs_ppo.runs.evaluation import (
+    Evaluation,
+    append_evaluation,
+    best_evaluation,
+    evaluate,
+    evaluation_seed,
+    read_evaluations,
+)
+from sb3_vgs_ppo.runs.figures import draw_curve
+from sb3_vgs_ppo.runs.folder import RunFolder, RunState, RunStatus, default_run_dir, new_run_folder
+from sb3_vgs_ppo.runs.loop import is_due, iterate
+from sb3_vgs_ppo.runs.progress import Display
+from sb3_vgs_ppo.runs.record import write_record
+from sb3_vgs_ppo.runs.signals import StopRequest, stop_on_signals
+
+FINAL_EVALUATION_EPISODES = 20
+FINAL_EVALUATION_NUMBER = 0  # those during training count from 1
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """
+    How a run ended.
+
+    :param folder: where everything lies
+    :param num_timesteps: environment steps trained
+    :param episodes: training episodes that ended
+    :param steps_per_second: environment steps per second of training, evaluations and checkpoints included
+    :param checkpoint: the last checkpoint
+    :param final_evaluation: of the final agent; None if a signal stopped the run
+    :param signal_number: the signal that stopped the run, None if it is finished
+    """
+
+    folder: RunFolder
+    num_timesteps: int
+    episodes: int
+    steps_per_second: float
+    checkpoint: Path
+    final_evaluation: Evaluation | None = None
+    signal_number: int | None = None
+
+
+def train(config: TrainConfig, *, display: Display | None = None, command: Sequence[str] = ()) -> TrainingResult:
+    """
+    Train one agent in a new run folder. In the main thread, SIGINT and SIGTERM stop the run after an update.
+
+    :param config: options of the run
+    :param display: what the user sees meanwhile; nothing by default
+    :param command: command line, for the record
+    :return: how the run ended: finished, or stopped by a signal
+    :raises UserInputError: an option cannot be used; nothing is left behind
+    :raises TrainingDiverged: updates stopped being finite; the folder keeps what was saved before
+    :raises KeyboardInterrupt: a second signal; likewise
+    """
+    check_config(config)
+    run_dir = default_run_dir(config) if config.run_dir is None else Path(config.run_dir).expanduser()
+    config = resolve(config)
+    check_environment(config.env_id)
+    th.set_num_threads(config.torch_threads)
+    with stop_on_signals() as stop, new_run_folder(run_dir) as folder:
+        env = make_training_env(
+            config.env_id,
+            config.n_envs,
+            config.seed,
+            monitor_dir=folder.monitor,
+            normalize=config.normalize,
+            gamma=gamma_of(config),
+        )
+        try:
+            model = build_model(config, env)
+            write_record(folder, config, command)
+            return _Run(config, folder, model, display or Display(), stop).execute()
+        finally:
+            env.close()
+
+
+class _Run:
+    """A built run, from its first rollout to its last file."""
+
+    def __init__(self, config: TrainConfig, folder: RunFolder, model: PPO, display: Display, stop: StopRequest) -> None:
+        self.config = config
+        self.folder = folder
+        self.model = model
+        self.display = display
+        self.stop = stop
+        self.best = best_evaluation(read_evaluations(folder.evaluations))
+        formats = ["csv", "tensorboard", *(["stdout"] if config.verbose and not display.shows_bar else [])]
+        model.set_logger(configure(str(folder.path), formats))
+
+    def execute(self) -> TrainingResult:
+        """Train to the end or to a signal. Whatever happens, ``status.json`` says it."""
+        self._write_status("running")
+        try:
+            with self.display:
+                started = time.monotonic()
+                self._learn()
+                return self._finish(seconds=time.monotonic() - started)
+        except TrainingDiverged as error:
+            self._write_status("diverged", cause=str(error))
+            raise
+        except KeyboardInterrupt:
+            self._write_status("interrupted", cause="stopped at once by a second signal")
+            raise KeyboardInterrupt(f"stopped at once; {self._newest_checkpoint()}") from None
+        except BaseException as error:
+            self._write_status("interrupted", cause=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self.model.logger.close()
+
+    def _learn(self) -> None:
+        config, model = self.config, self.model
+        rollout = model.n_steps * model.n_envs
+        self.display.start(math.ceil(config.total_timesteps / rollout) * rollout)
+        self.display.message(
+            f"Training on {config.env_id}: {config.total_timesteps:,} steps in {config.n_envs} environments, "
+            f"seed {config.seed}, {config.device}; run folder {self.folder.path}"
+        )
+        for iteration in iterate(model, config.total_timesteps, _StepCounter(self.display)):
+            if is_due(config.eval_every, model):
+                self._evaluate()
+            self._show_figures()
+            model.dump_logs(iteration)
+            last = model.num_timesteps >= config.total_timesteps or self.stop.signal_number is not None
+            if last or is_due(config.checkpoint_every, model):
+                save_checkpoint(model, self.folder.checkpoints, config.keep_checkpoints)
+                self._write_status("running")
+            if last:
+                break
+
+    def _evaluate(self) -> None:
+        config, model = self.config, self.model
+        number = model.num_timesteps // config.eval_every
+        evaluation = self._play(config.eval_episodes, number)
+        is_best = self.best is None or evaluation.mean_reward > self.best.mean_reward
+        if is_best:
+            self.best = evaluation
+            model.save(self.folder.best_model)
+        append_evaluation(self.folder.evaluations, evaluation)
+        model.logger.record("eval/mean_reward", evaluation.mean_reward)
+        model.logger.record("eval/mean_ep_length", evaluation.mean_ep_length)
+        self.display.message(f"{model.num_timesteps:>9,} steps: {evaluation}{', the best so far' if is_best else ''}")
+
+    def _play(self, n_episodes: int, number: int) -> Evaluation:
+        config = self.config
+        return evaluate(self.model, config.env_id, config.n_envs, n_episodes, evaluation_seed(config.seed, number))
+
+    def _show_figures(self) -> None:
+        returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        vgs_factor = self.model.logger.name_to_value.get("vgs/scaling_factor")
+        self.display.update(self.model.num_timesteps, safe_mean(returns), vgs_factor)
+
+    def _finish(self, seconds: float) -> TrainingResult:
+        config, folder, model = self.config, self.folder, self.model
+        episodes = read_episodes(folder.monitor)
+        result = TrainingResult(
+            folder=folder,
+            num_timesteps=model.num_timesteps,
+            episodes=len(episodes),
+            steps_per_second=model.num_timesteps / seconds,
+            checkpoint=list_checkpoints(folder.checkpoints)[-1],
+        )
+        setting = f"{config.value_head} critic, {config.optimizer}, VGS {config.vgs_version}, seed {config.seed}"
+        draw_curve(folder.curve, f"{config.env_id}: {setting}", episodes, read_evaluations(folder.evaluations))
+        if self.stop.signal_number is not None and model.num_timesteps < config.total_timesteps:
+            self._write_status("interrupted", cause=f"stopped by {signal.Signals(self.stop.signal_number).name}")
+            return replace(result, signal_number=self.stop.signal_number)
+        final = self._play(FINAL_EVALUATION_EPISODES, FINAL_EVALUATION_NUMBER)
+        model.save(folder.final_model)
+        summary = {
+            "final_mean_reward": final.mean_reward,
+            "final_std_reward": final.std_reward,
+            "final_episodes": len(final.rewards),
+            "training_episodes": result.episodes,
+            "steps_per_second": round(result.steps_per_second, 1),
+        }
+        self._write_status("finished", summary=summary)  # written last: whoever reads it finds everything else
+        return replace(result, final_evaluation=final)
+
+    def _write_status(self, state: RunState, cause: str | None = None, summary: dict[str, Any] | None = None) -> None:
+        status = RunStatus(state, self.model.num_timesteps, self.config.total_timesteps, cause, summary)
+        self.folder.write_status(status)
+
+    def _newest_checkpoint(self) -> str:
+        saved = list_checkpoints(self.folder.checkpoints)
+        return f"newest checkpoint: {saved[-1]}" if saved else "no checkpoint was saved yet"
+
+
+class _StepCounter(BaseCallback):
+    """Tells a display how far the training is."""
+
+    def __init__(self, display: Display) -> None:
+        super().__init__()
+        self.display = display
+
+    def _on_step(self) -> bool:
+        self.display.step(self.num_timesteps)
+        return True

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sb3_vgs_ppo.errors import UserInputError
+from sb3_vgs_ppo.runs.config import TrainConfig, as_whole_number, check_config
+from sb3_vgs_ppo.scaling import DEFAULT_VERSION
+
+
+def test_defaults_pass_and_are_those_of_the_parts() -> None:
+    check_config(TrainConfig())
+    assert TrainConfig().vgs_version == DEFAULT_VERSION
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "least"),
+    [
+        ("total_timesteps", 0, 1),
+        ("n_envs", 0, 1),
+        ("seed", -1, 0),
+        ("checkpoint_every", -1, 0),
+        ("keep_checkpoints", 0, 1),
+        ("eval_every", -1, 0),
+        ("eval_episodes", 0, 1),
+        ("torch_threads", 0, 1),
+    ],
+)
+def test_too_small_numbers_are_refused_and_the_least_is_not(name: str, value: int, least: int) -> None:
+    option = "--" + name.replace("_", "-")
+    with pytest.raises(UserInputError, match=rf"{option} {value} is too small; remedy: at least {least}"):
+        check_config(replace(TrainConfig(), **{name: value}))
+    check_config(replace(TrainConfig(), **{name: least}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 2**32 - 8 + 1}, "--seed 4294967289 is too large"),
+        ({"vgs_version": "2.9"}, "--vgs-version '2.9' is not known; remedy: off, 1.0, 2.0, 3.0, 3.1"),
+        ({"device": "gpu"}, "--device 'gpu' is not a device; remedy: auto, cpu, cuda"),
+    ],
+)
+def test_other_values_that_cannot_be_used(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserInputError, match=message):
+        check_config(replace(TrainConfig(), **changes))
+
+
+def test_a_missing_gpu_is_refused_and_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserInputError, match="--device 'cuda:0': torch sees no CUDA device here; remedy: cpu or auto"):
+        check_config(replace(TrainConfig(), device="cuda:0"))
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(7, 7), (7.0, 7), ("7", 7), ("1e6", 10**6), ("100_000", 10**5), (2**53 + 1, 2**53 + 1), ("-3", -3)],
+)
+def test_whole_numbers(value: object, number: int) -> None:
+    assert as_whole_number(value) == number
+
+
+@pytest.mark.parametrize("value", [1.5, "1.5", "many", "", None, True, "nan", float("inf"), "1e400000000"])
+def test_what_is_no_whole_number(value: object) -> None:
+    with pytest.raises(ValueError, match=r"is not a whole number"):
+        as_whole_number(value)

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_vgs_ppo.errors import UserInputError
+from sb3_vgs_ppo.runs.environments import check_environment, make_evaluation_env, make_training_env, policy_alias
+
+
+def test_environment_i_is_seeded_with_seed_plus_i_and_monitored(tmp_path: Path) -> None:
+    env = make_training_env("Pendulum-v1", 3, 40, monitor_dir=tmp_path / "monitor")
+    observations = env.reset()
+    env.close()
+    for index, observation in enumerate(observations):  # type: ignore[arg-type]
+        expected, _ = gym.make("Pendulum-v1").reset(seed=40 + index)
+        np.testing.assert_array_equal(observation, expected)
+    assert sorted(path.name for path in (tmp_path / "monitor").iterdir()) == [f"{i}.monitor.csv" for i in range(3)]
+
+
+def test_evaluation_shares_the_statistics_and_leaves_them_alone(tmp_path: Path) -> None:
+    env = make_training_env("Pendulum-v1", 2, 0, monitor_dir=tmp_path, normalize=True, gamma=0.9)
+    assert isinstance(env, VecNormalize)
+    assert env.gamma == 0.9
+    env.reset()
+    for _ in range(20):
+        env.step(np.ones((2, 1)))
+    count, mean = env.obs_rms.count, env.obs_rms.mean.copy()
+    evaluation = make_evaluation_env("Pendulum-v1", 1, 5, env)
+    assert isinstance(evaluation, VecNormalize)
+    raw, _ = gym.make("Pendulum-v1").reset(seed=5)
+    np.testing.assert_allclose(evaluation.reset(), env.normalize_obs(raw[None]))
+    _, rewards, _, _ = evaluation.step(np.ones((1, 1)))
+    np.testing.assert_array_equal(rewards, evaluation.get_original_reward())
+    assert rewards[0] < 0  # Pendulum's cost; a normalized one would be divided by the running spread
+    assert env.obs_rms.count == count
+    np.testing.assert_array_equal(env.obs_rms.mean, mean)
+
+
+def test_evaluation_without_normalization_is_plain(tmp_path: Path) -> None:
+    env = make_training_env("CartPole-v1", 1, 0, monitor_dir=tmp_path)
+    assert type(make_evaluation_env("CartPole-v1", 2, 0, env)) is DummyVecEnv
+
+
+@pytest.mark.usefixtures("toy_envs")
+@pytest.mark.parametrize(
+    ("env_id", "policy", "normalized"),
+    [
+        ("ToyVector-v0", "MlpPolicy", True),
+        ("ToyDiscrete-v0", "MlpPolicy", False),
+        ("ToyImage-v0", "CnnPolicy", False),
+        ("ToyMixed-v0", "MultiInputPolicy", ["vector"]),
+    ],
+)
+def test_observations_choose_the_policy_and_what_is_normalized(
+    env_id: str, policy: str, normalized: bool | list[str], tmp_path: Path
+) -> None:
+    env = make_training_env(f"toy_envs:{env_id}", 1, 0, monitor_dir=tmp_path, normalize=True)
+    assert policy_alias(env.observation_space) == policy
+    assert isinstance(env, VecNormalize)
+    assert env.norm_reward
+    assert (env.norm_obs_keys or env.norm_obs) == normalized
+    observations = make_evaluation_env(f"toy_envs:{env_id}", 1, 0, env).reset()
+    if env_id == "ToyMixed-v0":
+        assert observations["image"].dtype == np.uint8  # type: ignore[call-overload,index]
+
+
+@pytest.mark.usefixtures("toy_envs")
+def test_ids_that_can_be_made() -> None:
+    check_environment("CartPole-v1")
+    check_environment("toy_envs:ToyVector-v0")
+
+
+@pytest.mark.usefixtures("toy_envs")
+@pytest.mark.parametrize(
+    ("env_id", "message"),
+    [
+        ("CartPoel-v1", r"is not registered with gymnasium; did you mean 'CartPole-v1'\?"),
+        ("CartPole-v7", r"did you mean 'CartPole-v1'\?"),
+        ("ALE/Pong-v5", r"remedy: module:ALE/Pong-v5, with the module that registers it"),
+        ("toy_envs:ToyImag-v0", r"did you mean 'ToyImage-v0'\?"),
+        ("nowhere:Env-v0", r"cannot be imported: No module named 'nowhere'.*; remedy: install the module"),
+        ("Hopper-v2", r"cannot be imported: .*gymnasium-robotics"),
+        ("toy_envs:ToyNeedsArgument-v0", r"cannot be made: .*missing 1 required positional argument: 'arena'"),
+        ("a:b:c", r"cannot be made: .*an id looks like module:Name-v0"),
+        ("", r"cannot be made: Malformed environment ID"),
+    ],
+)
+def test_ids_that_cannot_be_made(env_id: str, message: str, recwarn: pytest.WarningsRecorder) -> None:
+    with pytest.raises(UserInputError, match=rf"--env-id '{env_id}'.*{message}" if env_id else message):
+        check_environment(env_id)
+    assert len(recwarn) == 0
+
+
+@pytest.mark.parametrize(
+    ("env_id", "package", "extra"), [("LunarLander-v3", "Box2D", "box2d"), ("Hopper-v5", "mujoco", "mujoco")]
+)
+def test_a_missing_package_names_the_extra(
+    env_id: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [name for name in sys.modules if name.startswith(f"gymnasium.envs.{extra}")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)  # which makes its import fail
+    with pytest.raises(UserInputError, match=rf"{env_id}.*remedy: pip install 'sb3-vgs-ppo\[{extra}\]'"):
+        check_environment(env_id)

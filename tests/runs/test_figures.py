@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sb3_vgs_ppo.runs.episodes import Episodes
+from sb3_vgs_ppo.runs.evaluation import Evaluation
+from sb3_vgs_ppo.runs.figures import draw_curve, running_mean
+
+NONE = Episodes(np.zeros(0, np.int64), np.zeros(0))
+SOME = Episodes(np.arange(10, 60, 10), np.array([1.0, 5.0, 2.0, 8.0, 3.0]))
+EVALUATIONS = [Evaluation(20, (1.0, 3.0), (4, 4)), Evaluation(40, (6.0, 8.0), (4, 4))]
+
+
+def coloured(path: Path, colour: tuple[int, int, int]) -> int:
+    """Pixels of about this colour."""
+    from matplotlib.image import imread
+
+    pixels = imread(path)[..., :3] * 255
+    return int((np.abs(pixels - np.array(colour)).max(axis=-1) < 12).sum())
+
+
+def test_running_mean_by_hand() -> None:
+    assert running_mean(np.array([2.0, 4.0, 6.0, 0.0]), 2).tolist() == [2.0, 3.0, 5.0, 3.0]
+    assert running_mean(np.array([2.0, 4.0, 6.0]), 10).tolist() == [2.0, 3.0, 4.0]
+    assert running_mean(np.zeros(0), 3).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("episodes", "evaluations", "blue", "red"),
+    [
+        (SOME, EVALUATIONS, True, True),
+        (SOME, [], True, False),
+        (NONE, EVALUATIONS, False, True),
+        (NONE, [], False, False),
+    ],
+)
+def test_a_curve_shows_what_there_is(
+    episodes: Episodes, evaluations: list[Evaluation], blue: bool, red: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "curve.png"
+    draw_curve(path, "CartPole-v1", episodes, evaluations)
+    assert (coloured(path, (0x44, 0x77, 0xAA)) > 200) is blue
+    assert (coloured(path, (0xCC, 0x33, 0x11)) > 200) is red

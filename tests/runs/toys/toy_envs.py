@@ -1,0 +1,70 @@
+"""Environments with the observations and faults that gymnasium's own do not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+IMAGE = spaces.Box(0, 255, (36, 36, 3), np.uint8)
+VECTOR = spaces.Box(-10.0, 10.0, (3,), np.float32)
+
+
+class Toy(gym.Env[Any, Any]):
+    """
+    Episodes of eight steps with random observations.
+
+    :param space: observations
+    :param fault: ``"nan"`` rewards, or ``"crash"`` in the 100th step
+    """
+
+    def __init__(self, space: spaces.Space[Any], fault: str = "") -> None:
+        self.observation_space = space
+        self.action_space = spaces.Discrete(2)
+        self.fault = fault
+        self.steps = 0
+
+    def _observe(self) -> Any:
+        self.observation_space.seed(int(self.np_random.integers(2**31)))
+        return self.observation_space.sample()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        if self.fault == "crash" and self.steps == 100:
+            raise RuntimeError("the robot fell over")
+        reward = float("nan") if self.fault == "nan" else float(action)
+        return self._observe(), reward, self.steps % 8 == 0, False, {}
+
+
+class NeedsArgument(gym.Env[Any, Any]):
+    """Cannot be made from its id alone."""
+
+    def __init__(self, arena: str) -> None:
+        self.arena = arena
+
+
+class UnboundedActions(Toy):
+    """PPO needs bounds of continuous actions."""
+
+    def __init__(self) -> None:
+        super().__init__(VECTOR)
+        self.action_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+
+for name, space in {
+    "Image": IMAGE,
+    "Vector": VECTOR,
+    "Discrete": spaces.Discrete(5),
+    "Mixed": spaces.Dict({"image": IMAGE, "vector": VECTOR, "room": spaces.Discrete(4)}),
+}.items():
+    gym.register(f"Toy{name}-v0", Toy, kwargs={"space": space})
+for fault in ("nan", "crash"):
+    gym.register(f"Toy{fault.title()}-v0", Toy, kwargs={"space": VECTOR, "fault": fault})
+gym.register("ToyNeedsArgument-v0", NeedsArgument)
+gym.register("ToyUnboundedActions-v0", UnboundedActions)
