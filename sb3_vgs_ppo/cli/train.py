@@ -1,0 +1,78 @@
+"""``train``: options, one training run, and what to do with its result."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sb3_vgs_ppo.cli.options import parse_options
+from sb3_vgs_ppo.runs.config import TrainConfig
+from sb3_vgs_ppo.runs.config_file import read_config_file
+
+if TYPE_CHECKING:
+    from sb3_vgs_ppo.runs.training import TrainingResult
+
+
+@dataclass(frozen=True)
+class TrainOptions(TrainConfig):
+    """Train a DistributionalPPO agent on a gymnasium environment, evaluate it, and keep everything in a run folder."""
+
+    config: Path | None = None
+    """YAML or JSON file with these options by name (env_id: Hopper-v5), or config.json of a run; flags win over it."""
+
+
+def run(argv: Sequence[str], prog: str) -> int:
+    """
+    :return: 0 if the training is finished, 128 plus the signal that stopped it otherwise
+    :raises VgsPpoError: see :func:`sb3_vgs_ppo.runs.training.train`
+    """
+    config = read_options(argv, prog)
+    # torch, SB3 and gymnasium are imported only once the options are understood
+    from sb3_vgs_ppo.runs.progress import make_display
+    from sb3_vgs_ppo.runs.training import train
+
+    display = make_display(config.progress, out=sys.stdout, terminal=sys.stderr)
+    result = train(config, display=display, command=[*prog.split(), *argv])
+    _print_stopped(result) if result.signal_number else _print_finished(result, config)
+    return 128 + result.signal_number if result.signal_number else 0
+
+
+def read_options(argv: Sequence[str], prog: str) -> TrainConfig:
+    """
+    :return: the options: defaults, changed by the file, changed by the flags
+    :raises UserInputError: an option, or a key of the file, cannot be understood
+    """
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--config", nargs="?")
+    file = finder.parse_known_args(argv)[0].config
+    values = read_config_file(Path(file)) if file else TrainConfig()
+    options = parse_options(TrainOptions, argv, prog=prog, default=TrainOptions(**vars(values)))
+    return TrainConfig(**{field.name: getattr(options, field.name) for field in fields(TrainConfig)})
+
+
+def _print_finished(result: TrainingResult, config: TrainConfig) -> None:
+    folder = result.folder
+    print(
+        f"Finished: {result.num_timesteps:,} steps, {result.episodes:,} episodes, "
+        f"{result.steps_per_second:,.0f} steps/s\n"
+        f"Final evaluation: {result.final_evaluation}\n"
+        f"Run folder: {folder.path}\n"
+        f"  {folder.curve.name}: learning curve\n"
+        f"  {folder.final_model.name}: the final agent; {folder.best_model.name}: the best at an evaluation\n"
+        f"TensorBoard: tensorboard --logdir {shlex.quote(str(folder.path))}\n"
+        f"Next: sb3-vgs-ppo inspect {shlex.quote(str(folder.path))}"
+    )
+
+
+def _print_stopped(result: TrainingResult) -> None:
+    print(
+        f"Stopped after {result.num_timesteps:,} steps; everything so far is saved.\n"
+        f"Run folder: {result.folder.path}\n"
+        "Next, in Python: from sb3_vgs_ppo import DistributionalPPO; "
+        f"model = DistributionalPPO.load({str(result.checkpoint)!r})"
+    )
