@@ -1,0 +1,10 @@
+"""The Variance Gradient Scaler (VGS): gradients are scaled down by how noisy they are.
+
+:class:`VarianceGradientScaler` is the scaler; :mod:`~sb3_vgs_ppo.scaling.versions` lists what its versions measure.
+"""
+
+from sb3_vgs_ppo.scaling.scaler import VarianceGradientScaler
+from sb3_vgs_ppo.scaling.state import migrate_state, parse_state
+from sb3_vgs_ppo.scaling.versions import DEFAULT_VERSION, KNOWN_VERSIONS
+
+__all__ = ["DEFAULT_VERSION", "KNOWN_VERSIONS", "VarianceGradientScaler", "migrate_state", "parse_state"]

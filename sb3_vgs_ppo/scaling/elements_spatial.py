@@ -1,0 +1,72 @@
+"""Version 1.0 (legacy): the spread over all elements of all tensors at one time.
+
+The same four figures are kept by every later version, for logging only. So they are computed in batches, except where
+version 1.0 reads them at every step.
+"""
+
+from __future__ import annotations
+
+import torch as th
+
+from sb3_vgs_ppo._types import StateDict
+from sb3_vgs_ppo.scaling.measure import Measure
+from sb3_vgs_ppo.scaling.moments import Observation, global_figures
+
+GLOBAL_FIGURES = ("grad_mean_ema", "grad_var_ema", "grad_norm_ema", "grad_max_ema")
+"""State keys: EMA1 of mean|g|, unbiased var|g|, ‖g‖ and max|g| over all elements."""
+
+BATCH = 64
+"""Observations that may wait before they enter: enough to make them cheap, few enough to stay small in memory."""
+
+
+class ElementsSpatial(Measure):
+    """nv = EMA1(var(a)) / den(EMA1(mean(a))), a = all |g| concatenated.
+
+    EMA1 starts at the first observed value and is nevertheless divided by 1 − β^t when read, which inflates early
+    moments; that is what this version did.
+    """
+
+    summary = "the spread over all elements of one gradient (SPATIAL variance)"
+    over_time = False
+
+    def __init__(self, numel: th.Tensor, beta: float, eps: float) -> None:
+        super().__init__(numel, beta, eps)
+        self._averages = numel.new_zeros(len(GLOBAL_FIGURES))
+        self._started = numel.new_zeros(1, len(GLOBAL_FIGURES))  # 1 from a figure's first value on
+        self._waiting: list[th.Tensor] = []
+
+    def update(self, observation: Observation) -> None:
+        self._waiting.append(observation.sums)
+        if len(self._waiting) == BATCH:
+            self._enter()
+
+    def _enter(self) -> None:
+        """Let the waiting observations enter the EMAs, in their order."""
+        if not self._waiting:
+            return
+        figures, observed = global_figures(th.stack(self._waiting), self.numel)
+        self._waiting.clear()
+        started = th.cat((self._started, observed)).cummax(0).values
+        # 1 − β; but 1 for the first value ever, at which EMA1 starts; and 0 where no tensor was finite
+        step_sizes = (1.0 - self.beta * started[:-1]) * observed
+        for figure, step_size in zip(figures.unbind(), step_sizes.unbind(), strict=True):
+            self._averages = self._averages.lerp(figure, step_size)
+        self._started = started[-1:]
+
+    def normalized_variance(self, step_count: int) -> th.Tensor:
+        self._enter()
+        divisor = self._started[0] * (1.0 - self.beta**step_count)  # 0 / 0 = NaN where nothing was observed
+        inflated = self._averages / divisor
+        return inflated[1:2] / self.denominator(inflated[0:1].square())
+
+    def statistics(self) -> StateDict:
+        self._enter()
+        averages, started = th.cat((self._averages[None], self._started)).tolist()
+        return {key: a if s else None for key, a, s in zip(GLOBAL_FIGURES, averages, started, strict=True)}
+
+    def load_statistics(self, statistics: StateDict) -> None:
+        values = [statistics[key] for key in GLOBAL_FIGURES]
+        rows = [[0.0 if v is None else v for v in values], [float(v is not None) for v in values]]
+        averages, started = th.tensor(rows, dtype=th.float64).to(self.numel.device).split(1)
+        self._averages, self._started = averages[0], started
+        self._waiting.clear()

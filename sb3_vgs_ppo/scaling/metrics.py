@@ -1,0 +1,82 @@
+"""What the scaler reports about itself, averaged between two readings."""
+
+from __future__ import annotations
+
+import torch as th
+
+from sb3_vgs_ppo.scaling.moments import Observation, squared_norm
+from sb3_vgs_ppo.scaling.quantiles import observed_quantiles
+
+_AVERAGED = (
+    "vgs/scaling_factor",
+    "vgs/normalized_variance",
+    "vgs/variance_p10",
+    "vgs/variance_p50",
+    "vgs/variance_p90",
+    "vgs/grad_norm_raw",
+    "vgs/grad_norm_scaled",
+)
+
+BATCH = 64
+"""Steps whose tensors may wait before they are summed up: enough to make that cheap, few enough to stay small."""
+
+
+class MetricWindow:
+    """Collects tensors per step and reads them on the host once, in :meth:`pop`.
+
+    :param device: device of the tensors
+    """
+
+    def __init__(self, device: th.device) -> None:
+        self._q = th.tensor([0.1, 0.5, 0.9], dtype=th.float64, device=device)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._sums = self._q.new_zeros(len(_AVERAGED))
+        self._n_steps = self._n_warmup = 0
+        self._n_gradients = 0
+        self._n_finite = self._q.new_zeros(())
+        self._steps: list[tuple[th.Tensor, th.Tensor, th.Tensor]] = []
+        self._finite: list[th.Tensor] = []
+
+    def add_gradient(self, observation: Observation) -> None:
+        """Count non-finite gradients, also of steps that are skipped because of them."""
+        self._n_gradients += observation.n_gradients
+        self._finite.append(observation.finite)
+        if len(self._finite) == BATCH:
+            self._sum_up()
+
+    def add_step(
+        self, observation: Observation, factor: th.Tensor, normalized_variances: th.Tensor, warmup: bool
+    ) -> None:
+        """
+        :param factor: by which the gradient was multiplied, 0-d
+        :param normalized_variances: of each tensor, from which the factor followed, shape (P,) or (1,)
+        :param warmup: whether the factor was 1 because too little had been observed
+        """
+        self._n_steps += 1
+        self._n_warmup += warmup
+        self._steps.append((observation.sums, factor, normalized_variances))
+
+    def _sum_up(self) -> None:
+        if self._finite:
+            self._n_finite = self._n_finite + th.stack(self._finite).sum()
+            self._finite.clear()
+        if self._steps:
+            sums, factors, variances = (th.stack(column) for column in zip(*self._steps, strict=True))
+            self._steps.clear()
+            norms = squared_norm(sums).sqrt()
+            quantiles = observed_quantiles(variances, self._q)
+            columns = th.column_stack((factors, quantiles[:, 2], quantiles, norms, norms * factors))
+            self._sums = self._sums + columns.sum(0)
+
+    def pop(self) -> dict[str, float]:
+        """:return: what :meth:`VarianceGradientScaler.pop_metrics` reports, without the step count"""
+        self._sum_up()
+        n_finite, *sums = th.cat((self._n_finite[None], self._sums)).tolist()
+        metrics = {"vgs/nonfinite": self._n_gradients - n_finite}
+        if self._n_steps:
+            metrics |= {key: value / self._n_steps for key, value in zip(_AVERAGED, sums, strict=True)}
+            metrics["vgs/warmup_active"] = self._n_warmup / self._n_steps
+        self._clear()
+        return metrics

@@ -1,0 +1,198 @@
+"""Sums over the elements of each tensor's gradient: all that the tensor-wise measures need to know of it.
+
+The sums are taken in float64, so that ``E[x²] − E[x]²`` still has eight digits when the mean is 10⁴ times the standard
+deviation (float32 would have none). No sum is read on the host, so an accelerator is never waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch as th
+
+# Small gradients are concatenated up to this many elements and reduced together, so that a thousand small tensors cost
+# about as much as one of their total size.
+GROUP_ELEMENTS = 2**16
+
+# Larger gradients are reduced in blocks, of which a float64 copy is made: on a CPU it fits into the cache, elsewhere it
+# stays below 128 MiB and launches are few.
+CPU_BLOCK, DEVICE_BLOCK = 2**16, 2**24
+
+_SUM, _ABS, _SQUARE, _MAX = range(4)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one gradient contributes to the statistics.
+
+    :param sums: Σg, Σ|g|, Σg² and max|g| of each tensor, shape (4, P), float64; NaN where a tensor has no gradient
+    :param numel: number of elements of each tensor, shape (P,), float64
+    :param finite: tensors that are observed, shape (P,), bool: they have a gradient and no NaN or Inf in it (a float64
+        gradient whose squares overflow counts as infinite)
+    :param n_gradients: number of tensors that have a gradient, finite or not
+    """
+
+    sums: th.Tensor
+    numel: th.Tensor
+    finite: th.Tensor
+    n_gradients: int
+
+    def mean(self) -> th.Tensor:
+        """:return: mean(g) of each tensor, shape (P,)"""
+        return self.sums[_SUM] / self.numel
+
+    def mean_magnitude(self) -> th.Tensor:
+        """:return: mean|g| of each tensor, shape (P,)"""
+        return self.sums[_ABS] / self.numel
+
+    def mean_square(self) -> th.Tensor:
+        """:return: mean(g²) of each tensor, shape (P,)"""
+        return self.sums[_SQUARE] / self.numel
+
+
+def finite_tensors(sums: th.Tensor) -> th.Tensor:
+    """:return: where Σg² is finite (then every element is), shape (..., P) for sums of shape (..., 4, P)"""
+    return sums[..., _SQUARE, :] < th.inf
+
+
+def squared_norm(sums: th.Tensor) -> th.Tensor:
+    """:return: ‖g‖² over all finite tensors, shape (...) for sums of shape (..., 4, P)"""
+    return sums[..., _SQUARE, :].masked_fill(~finite_tensors(sums), 0.0).sum(-1)
+
+
+def global_figures(sums: th.Tensor, numel: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """Figures of a = |g| over the elements of all finite tensors together.
+
+    :param sums: shape (K, 4, P), of K gradients
+    :param numel: shape (P,)
+    :return: mean(a), unbiased var(a) (0 for a single element), ‖a‖ and max(a), shape (K, 4); and 1.0 where they are of
+        something, 0.0 where no tensor was finite, shape (K, 4)
+    """
+    excluded = ~finite_tensors(sums)
+    sums = sums.masked_fill(excluded.unsqueeze(1), 0.0)
+    count = numel.expand_as(excluded).masked_fill(excluded, 0.0).sum(-1)
+    _, total, energy, _ = sums.sum(-1).unbind(1)
+    mean = total / count.clamp_min(1.0)
+    variance = (energy - total * mean).clamp_min_(0.0) / (count - 1.0).clamp_min_(1.0)
+    figures = th.stack((mean, variance, energy.sqrt(), sums[:, _MAX].amax(-1)), dim=1)
+    return figures, count.clamp_max_(1.0).unsqueeze(1).expand_as(figures)
+
+
+class _Group(NamedTuple):
+    """Consecutive gradients that are reduced together; ``starts`` of their segments, None for a single one."""
+
+    members: slice
+    starts: np.ndarray | th.Tensor | None
+
+
+class GradientReader:
+    """Reads the gradients of P parameters into an :class:`Observation`.
+
+    :param parameters: tensors on one device; those without elements are never observed
+    """
+
+    def __init__(self, parameters: Sequence[th.Tensor]) -> None:
+        self.parameters = tuple(parameters)
+        self._sizes = [p.numel() for p in self.parameters]
+        self._device = self.parameters[0].device
+        self.numel = th.tensor(self._sizes, dtype=th.float64, device=self._device)
+        self._present: list[int] = []
+        self._groups: list[_Group] = []
+        self._columns: th.Tensor | None = None
+
+    def read(self) -> Observation:
+        """
+        Read every ``.grad`` that is there.
+
+        :raises RuntimeError: a gradient is sparse
+        """
+        gradients, present = [], []
+        for index, parameter in enumerate(self.parameters):
+            if parameter.grad is not None and self._sizes[index]:
+                gradients.append(parameter.grad)
+                present.append(index)
+        if present != self._present:
+            self._plan(present)
+        try:
+            blocks = [_segment_sums(gradients[g.members], g.starts) for g in self._groups]
+        except (RuntimeError, TypeError) as error:
+            if any(g.layout != th.strided for g in gradients):
+                raise RuntimeError(
+                    "VarianceGradientScaler does not support sparse gradients. Remedy: build the embedding with "
+                    "sparse=False, or leave its parameter out of the scaler's list."
+                ) from error
+            raise
+        sums = blocks[0] if len(blocks) == 1 else th.cat(blocks or [self.numel.new_empty(4, 0)], dim=1)
+        if self._columns is not None:
+            sums = sums.new_full((4, len(self._sizes)), th.nan).index_copy_(1, self._columns, sums)
+        return Observation(sums, self.numel, finite_tensors(sums), len(gradients))
+
+    def _plan(self, present: list[int]) -> None:
+        """Decide which gradients are reduced together; kept until another set of tensors has gradients."""
+        sizes = [self._sizes[index] for index in present]
+        cuts, filled = [0], 0
+        for position, size in enumerate(sizes):
+            if filled and filled + size > GROUP_ELEMENTS:
+                cuts.append(position)
+                filled = 0
+            filled += size
+        cuts.append(len(sizes))
+        self._groups = [_Group(slice(a, b), self._starts(sizes[a:b])) for a, b in pairwise(cuts) if b > a]
+        everything = len(present) == len(self._sizes)
+        self._columns = None if everything else th.tensor(present, dtype=th.long, device=self._device)
+        self._present = present
+
+    def _starts(self, sizes: list[int]) -> np.ndarray | th.Tensor | None:
+        if len(sizes) == 1:
+            return None
+        offsets = np.cumsum([0, *sizes])
+        return offsets[:-1] if self._device.type == "cpu" else th.from_numpy(offsets).to(self._device)
+
+
+def _segment_sums(gradients: list[th.Tensor], starts: np.ndarray | th.Tensor | None) -> th.Tensor:
+    """:return: Σg, Σ|g|, Σg² and max|g| of each gradient, shape (4, len(gradients)), float64"""
+    if starts is None:
+        return _whole_sums(gradients[0].flatten())
+    values = th.cat([g.flatten() for g in gradients]).double()
+    return _device_segment_sums(values, starts) if isinstance(starts, th.Tensor) else _cpu_segment_sums(values, starts)
+
+
+def _whole_sums(flat: th.Tensor) -> th.Tensor:
+    blocks = flat.split(CPU_BLOCK if flat.device.type == "cpu" else DEVICE_BLOCK)
+    sums = th.stack([_block_sums(block.to(th.float64, copy=True)) for block in blocks], dim=1)
+    return th.cat((sums[:_MAX].sum(1, keepdim=True), sums[_MAX:].amax(1, keepdim=True)))
+
+
+def _block_sums(values: th.Tensor) -> th.Tensor:
+    total, square = values.sum(), values.dot(values)
+    values.abs_()
+    return th.stack((total, values.sum(), square, values.amax()))
+
+
+def _device_segment_sums(values: th.Tensor, offsets: th.Tensor) -> th.Tensor:
+    def reduce(how: str) -> th.Tensor:
+        # unsafe=True leaves out a check of the offsets, which would wait for the device
+        return th.segment_reduce(values, how, offsets=offsets, unsafe=True)
+
+    total = reduce("sum")
+    values.abs_()
+    magnitude, maximum = reduce("sum"), reduce("max")
+    values.square_()
+    return th.stack((total, magnitude, reduce("sum"), maximum))
+
+
+def _cpu_segment_sums(values: th.Tensor, starts: np.ndarray) -> th.Tensor:
+    # NumPy reads the tensor's own memory and reduces segments three times faster than torch.segment_reduce on a CPU.
+    x, sums = values.numpy(), np.empty((4, len(starts)))
+    with np.errstate(over="ignore", invalid="ignore"):  # non-finite sums mark the tensor as not observed
+        np.add.reduceat(x, starts, out=sums[_SUM])
+        np.abs(x, out=x)
+        np.add.reduceat(x, starts, out=sums[_ABS])
+        np.maximum.reduceat(x, starts, out=sums[_MAX])
+        np.square(x, out=x)
+        np.add.reduceat(x, starts, out=sums[_SQUARE])
+    return th.from_numpy(sums)

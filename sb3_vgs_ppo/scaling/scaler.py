@@ -1,0 +1,351 @@
+"""The scaler that stands between ``backward()`` and ``optimizer.step()``.
+
+It multiplies all gradients by one factor that falls with their normalized variance. What "variance" means is the
+difference between its versions, see :mod:`sb3_vgs_ppo.scaling.versions`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from typing import Any, NamedTuple
+
+import torch as th
+from stable_baselines3.common.logger import Logger
+
+from sb3_vgs_ppo._types import StateDict
+from sb3_vgs_ppo.errors import CheckpointError, UserInputError, VGSMigrationWarning
+from sb3_vgs_ppo.scaling.elements_spatial import ElementsSpatial
+from sb3_vgs_ppo.scaling.measure import Measure
+from sb3_vgs_ppo.scaling.metrics import MetricWindow
+from sb3_vgs_ppo.scaling.moments import GradientReader, Observation
+from sb3_vgs_ppo.scaling.quantiles import ascending, rank_weights
+from sb3_vgs_ppo.scaling.settings import Settings
+from sb3_vgs_ppo.scaling.state import migrate_state, migration_message, parse_state
+from sb3_vgs_ppo.scaling.versions import DEFAULT_VERSION, KNOWN_VERSIONS, MEASURES
+
+
+class _Staged(NamedTuple):
+    """A gradient that was observed but not committed, and the factor by which it was multiplied."""
+
+    observation: Observation
+    factor: th.Tensor
+
+
+class VarianceGradientScaler:
+    """
+    Scales gradients down by how noisy they are::
+
+        loss.backward()
+        vgs.scale_gradients()
+        clip_grad_norm_(parameters, max_grad_norm)
+        optimizer.step()
+        vgs.step()
+
+    All statistics are of the raw gradient, before scaling and clipping. The factor depends only on observations that
+    were committed before, so it does not correlate with the gradient that it scales. A tensor without a gradient, or
+    with a NaN or Inf in it, is not observed in that step.
+
+    Nothing waits for an accelerator, except where a float is returned: a training loop calls :meth:`observe` and
+    :meth:`scale` instead of :meth:`scale_gradients`, which is both.
+
+    Pickling and deep-copying carry settings and statistics, never parameters or a logger.
+
+    :param parameters: the P tensors whose ``.grad`` is read and scaled, all on one device. Build the scaler, or call
+        :meth:`update_parameters`, after moving a module to another device
+    :param version: what is measured: "1.0" the spread over all elements, "2.0" inside each tensor (both legacy), "3.0"
+        the change of each tensor's mean over time, "3.1" time and space mixed
+    :param enabled: False leaves gradients as they are and observes nothing; may be set at any time
+    :param beta: decay of the moving averages; 0.99 remembers about the last hundred gradients
+    :param alpha: strength; a normalized variance of 1/alpha halves the gradient
+    :param eps: keeps the normalized variance finite where a mean gradient is near 0 (unit: gradient²)
+    :param warmup_steps: observations before the first scaling, so that the averages are not of a handful of values
+    :param min_scaling_factor: the factor is never smaller, so that no step is lost altogether
+    :param variance_cap: normalized variances above count as this one
+    :param logger: an SB3 logger to which :meth:`step` records the figures of :meth:`pop_metrics`, at the price of one
+        host read per step
+    :raises UserInputError: (a ValueError) an argument is out of range, the version is not known, or there are no
+        parameters, or duplicates, several devices or complex numbers among them
+    :raises TypeError: ``parameters`` is not an iterable of tensors
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[th.Tensor],
+        version: str = DEFAULT_VERSION,
+        *,
+        enabled: bool = True,
+        beta: float = 0.99,
+        alpha: float = 0.1,
+        eps: float = 1e-8,
+        warmup_steps: int = 100,
+        min_scaling_factor: float = 1e-4,
+        variance_cap: float = 1e6,
+        logger: Logger | None = None,
+    ) -> None:
+        if version not in KNOWN_VERSIONS:
+            raise UserInputError(f"version {version!r} is not known; known versions: {', '.join(KNOWN_VERSIONS)}")
+        self._version = version
+        self._settings = Settings(beta, alpha, eps, warmup_steps, min_scaling_factor, variance_cap)
+        self.enabled = enabled
+        self.logger = logger
+        self.update_parameters(parameters)
+
+    @property
+    def version(self) -> str:
+        """What is measured; fixed for the life of a scaler."""
+        return self._version
+
+    @property
+    def settings(self) -> Settings:
+        """beta, alpha, eps, warmup_steps, min_scaling_factor and variance_cap."""
+        return self._settings
+
+    @property
+    def parameters(self) -> tuple[th.Tensor, ...]:
+        """The tensors themselves, not copies; empty in a copy of a scaler."""
+        return () if self._reader is None else self._reader.parameters
+
+    def update_parameters(self, parameters: Iterable[th.Tensor]) -> None:
+        """
+        Watch new tensors; statistics and warm-up restart.
+
+        :param parameters: as in the constructor
+        :raises UserInputError: no parameters, or duplicates, several devices or complex numbers among them
+        :raises TypeError: not an iterable of tensors
+        """
+        self._reader: GradientReader | None = GradientReader(_checked(parameters))
+        self._numel = self._reader.numel
+        self._q = self._numel.new_full((1,), 0.9)
+        self._one = self._numel.new_ones(())
+        self.reset_statistics()
+
+    def reset_statistics(self) -> None:
+        """Forget every observation; warm-up restarts."""
+        self._step_count = 0
+        self._staged: _Staged | None = None
+        self._window = MetricWindow(self._numel.device)
+        # The global figures, which every version keeps for logging, are the statistics of version 1.0
+        self._figures = ElementsSpatial(self._numel, self._settings.beta, self._settings.eps)
+        self._measure: Measure = self._figures
+        if MEASURES[self._version] is not ElementsSpatial:
+            self._measure = MEASURES[self._version](self._numel, self._settings.beta, self._settings.eps)
+        self._normalized_variances = self._measure.normalized_variance(0)
+        self._p90_weights: th.Tensor | None = None
+
+    def scale_gradients(self) -> float:
+        """
+        Stage this gradient's statistics, then multiply every ``.grad`` by the factor.
+
+        Call it once per ``backward()``. Statistics that were staged before and not committed are replaced, so an
+        update that is skipped leaves no trace in them.
+
+        :return: the factor; exactly 1 (gradients bit-identical) while disabled or warming up
+        :raises RuntimeError: a gradient is sparse, or this is a copy without parameters
+        """
+        self.observe()
+        return float(self.scale())
+
+    @th.no_grad()
+    def observe(self) -> None:
+        """
+        Stage this gradient's statistics: the first half of :meth:`scale_gradients`.
+
+        :raises RuntimeError: as :meth:`scale_gradients`
+        """
+        reader = self._bound_reader()
+        self._staged = None
+        if not self.enabled:
+            return
+        observation = reader.read()
+        if observation.n_gradients:
+            self._staged = _Staged(observation, self._one)
+            self._window.add_gradient(observation)
+
+    @th.no_grad()
+    def scale(self) -> th.Tensor:
+        """
+        Multiply every ``.grad`` by the factor: the second half of :meth:`scale_gradients`, without a host read.
+
+        :return: the factor, 0-d float64
+        :raises RuntimeError: this is a copy without parameters
+        """
+        gradients = [p.grad for p in self._bound_reader().parameters if p.grad is not None]
+        if not gradients or not self._active():
+            return self._one
+        factor = self._factor()
+        # A factor of the gradients' precision is three times faster; 16 bits of it would be too coarse
+        precision = th.float64 if gradients[0].dtype == th.float64 else th.float32
+        th._foreach_mul_(gradients, factor.to(precision))
+        if self._staged is not None:
+            self._staged = self._staged._replace(factor=factor)
+        return factor
+
+    @th.no_grad()
+    def step(self) -> None:
+        """
+        Commit the staged statistics, or observe ``.grad`` and commit that if none are staged; then log.
+
+        Does nothing while disabled, or if no tensor has a gradient.
+
+        :raises RuntimeError: as :meth:`scale_gradients`
+        """
+        if self._staged is None or not self.enabled:
+            self.observe()
+        if self._staged is None:
+            return
+        (observation, factor), self._staged = self._staged, None
+        self._window.add_step(observation, factor, self._normalized_variances, warmup=self._warming_up())
+        self._figures.update(observation)
+        if self._measure is not self._figures:
+            self._measure.update(observation)
+        self._step_count += 1
+        self._normalized_variances = self._measure.normalized_variance(self._step_count)
+        if self.logger is not None:
+            _record(self.logger, self.pop_metrics())
+
+    def discard(self) -> None:
+        """Drop staged statistics, because the update that they belong to was skipped."""
+        self._staged = None
+
+    @th.no_grad()
+    def get_normalized_variance(self) -> float:
+        """:return: nv of what was committed so far; 0 if nothing was, or if it is not finite"""
+        return float(self._normalized_variance())
+
+    @th.no_grad()
+    def get_scaling_factor(self) -> float:
+        """:return: the factor that the next call of :meth:`scale_gradients` applies"""
+        return float(self._factor()) if self._active() else 1.0
+
+    @th.no_grad()
+    def pop_metrics(self) -> dict[str, float]:
+        """
+        Report on the steps since the last call, with one host read (two until every tensor was observed).
+
+        :return: averages over the committed steps under ``vgs/...`` (absent if there were none), and
+            ``vgs/step_count`` (observations since statistics restarted) and ``vgs/nonfinite`` (number of tensors that
+            had a NaN or Inf in their gradient, summed over all steps, skipped ones too)
+        """
+        if self._p90_weights is None and not self._normalized_variances.isnan().any():
+            self._p90_weights = self._weigh_p90()  # they do not change any more: every tensor was observed
+        return {**self._window.pop(), "vgs/step_count": self._step_count}
+
+    @th.no_grad()
+    def state_dict(self) -> StateDict:
+        """
+        :return: plain Python values and copies of tensors; ``torch.load(weights_only=True)`` reads it back.
+            ``param_ema_weight``, shape (P,), is 1 − β^n after n observations of a tensor (2.0: 1 once observed)
+        """
+        settings = {"enabled": self.enabled, **asdict(self._settings)}
+        state = {"vgs_version": self._version, **settings, "step_count": self._step_count, **self._figures.statistics()}
+        return state if self._measure is self._figures else {**state, **self._measure.statistics()}
+
+    @th.no_grad()
+    def load_state_dict(self, state: StateDict, strict: bool = True) -> None:
+        """
+        Take over settings and statistics; the version stays this scaler's own.
+
+        A state of the same measure ("1.x" is 1.0, "2.0.1" is 2.0, "3.2" is 3.1, none is 1.0) continues bit for bit.
+        One of another measure gives its settings and global figures; per-parameter statistics and warm-up restart, with
+        one :class:`~sb3_vgs_ppo.errors.VGSMigrationWarning`. On any error the scaler stays as it was.
+
+        :param state: as :meth:`state_dict` of any version returns it
+        :param strict: refuse unknown keys, and missing settings and global figures; otherwise the former are ignored
+            and this scaler's settings fill the gaps (as SB3's ``set_parameters(exact_match=False)`` asks)
+        :raises CheckpointError: names the field that is missing, does not fit or is of an unknown version
+        """
+        parsed = parse_state(state, strict, defaults={"enabled": self.enabled, **asdict(self._settings)})
+        self._check_sizes(parsed.get("param_numel"))
+        migrated = migrate_state(parsed, self._version)
+        if migrated is not parsed:
+            found = state.get("vgs_version", "1.0 (it names none)")
+            warnings.warn(
+                migration_message(found, parsed["vgs_version"], self._version), VGSMigrationWarning, stacklevel=3
+            )
+        self.enabled = migrated["enabled"]
+        self._settings = Settings(**{field.name: migrated[field.name] for field in fields(Settings)})
+        self.reset_statistics()
+        self._step_count = migrated["step_count"]
+        self._figures.load_statistics(migrated)
+        if self._measure is not self._figures:
+            self._measure.load_statistics(migrated)
+        self._normalized_variances = self._measure.normalized_variance(self._step_count)
+
+    def __getstate__(self) -> dict[str, Any]:
+        unbound = {"_reader": None, "logger": None, "_staged": None, "_window": MetricWindow(self._numel.device)}
+        return {**self.__dict__, **unbound}
+
+    def _bound_reader(self) -> GradientReader:
+        if self._reader is None:
+            raise RuntimeError(
+                "this VarianceGradientScaler is a copy, and copies carry no parameters. Remedy: "
+                "state = vgs.state_dict(); vgs.update_parameters(module.parameters()), which restarts the statistics; "
+                "vgs.load_state_dict(state)"
+            )
+        return self._reader
+
+    def _warming_up(self) -> bool:
+        return self._step_count < self._settings.warmup_steps
+
+    def _active(self) -> bool:
+        return self.enabled and not self._warming_up()
+
+    def _normalized_variance(self) -> th.Tensor:
+        """:return: 0.9-quantile over the observed tensors, 0-d"""
+        weights = self._weigh_p90() if self._p90_weights is None else self._p90_weights
+        return ascending(self._normalized_variances).dot(weights)
+
+    def _weigh_p90(self) -> th.Tensor:
+        return rank_weights(self._normalized_variances, self._q)[0]
+
+    def _factor(self) -> th.Tensor:
+        """:return: clip(1 / (1 + α · min(nv, variance_cap)), min_scaling_factor, 1), 0-d"""
+        settings = self._settings
+        # The factor falls with nv, so both bounds on its lower side are one; it cannot exceed 1
+        smallest = max(settings.min_scaling_factor, 1.0 / (1.0 + settings.alpha * settings.variance_cap))
+        return (settings.alpha * self._normalized_variance() + 1.0).reciprocal_().clamp_min_(smallest)
+
+    def _check_sizes(self, numel: th.Tensor | None) -> None:
+        """:raises CheckpointError: the state is of tensors of other sizes"""
+        if numel is None:
+            return
+        theirs, ours = numel.tolist(), self._numel.long().tolist()
+        if theirs != ours:
+            raise CheckpointError(
+                f"VGS state: field 'param_numel' names {len(theirs)} tensors with {sum(theirs)} elements in all, this "
+                f"scaler has {len(ours)} with {sum(ours)}, or in another order"
+            )
+
+
+def _checked(parameters: Iterable[th.Tensor]) -> tuple[th.Tensor, ...]:
+    """:return: the parameters, none of which the scaler would misread"""
+    if isinstance(parameters, th.Tensor):
+        raise TypeError("parameters must be an iterable of tensors, got a single tensor; remedy: [tensor]")
+    tensors = tuple(parameters)
+    for position, tensor in enumerate(tensors):
+        if not isinstance(tensor, th.Tensor):
+            raise TypeError(f"parameters must be tensors, got {type(tensor).__name__} at position {position}")
+        if not tensor.is_floating_point():
+            raise UserInputError(f"parameters must be real floating point, got {tensor.dtype} at position {position}")
+    if not tensors:
+        raise UserInputError("parameters are empty, got []; remedy: pass module.parameters() of a module that has some")
+    if duplicates := len(tensors) - len({id(tensor) for tensor in tensors}):
+        raise UserInputError(f"parameters contain {duplicates} duplicates; each tensor would be scaled repeatedly")
+    if len(devices := {str(tensor.device) for tensor in tensors}) > 1:
+        raise UserInputError(
+            f"parameters lie on several devices ({', '.join(sorted(devices))}); remedy: one scaler per device"
+        )
+    return tensors
+
+
+def _record(logger: Logger, metrics: dict[str, float]) -> None:
+    """Record one step, so that a dump writes averages, the last step count and the sum of non-finite tensors."""
+    for key, value in metrics.items():
+        if key == "vgs/step_count":
+            logger.record(key, value)
+        elif key == "vgs/nonfinite":
+            logger.record(key, logger.name_to_value[key] + value)
+        else:
+            logger.record_mean(key, value)

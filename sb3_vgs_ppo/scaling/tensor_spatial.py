@@ -1,0 +1,34 @@
+"""Version 2.0 (legacy): the spread inside each tensor at one time.
+
+It claimed to measure stochastic variance, the spread over time, and did not: a gradient whose elements all equal the
+same noise reads 0, and a constant gradient whose elements differ reads high (the second seed report's test cases 2, 3).
+"""
+
+from __future__ import annotations
+
+import torch as th
+
+from sb3_vgs_ppo.scaling.measure import TensorMeasure
+from sb3_vgs_ppo.scaling.moments import Observation
+
+
+class TensorSpatial(TensorMeasure):
+    """nv_i = EMA1(var(g_i)) / den(EMA1(mean|g_i|)), var biased."""
+
+    summary = "the spread inside each tensor of one gradient (SPATIAL variance)"
+    over_time = False
+
+    def values(self, observation: Observation) -> tuple[th.Tensor, th.Tensor]:
+        mean = observation.mean()
+        variance = (observation.mean_square() - mean * mean).clamp_min_(0.0)
+        return observation.mean_magnitude(), variance
+
+    def step_size(self) -> th.Tensor:
+        # EMA1 starts at a tensor's first value. So its sum of weights is 0 before and 1 for ever after.
+        return 1.0 - self.beta * self._averages[2]
+
+    def normalized_variance(self, step_count: int) -> th.Tensor:
+        mean, variance, weight = self._averages.unbind()
+        # Divided by 1 − β^t although it does not start at 0: this inflates early moments, as that version did.
+        divisor = weight * (1.0 - self.beta**step_count)  # 0 / 0 = NaN where nothing was observed
+        return (variance / divisor).div_(self.denominator((mean / divisor).square_()))

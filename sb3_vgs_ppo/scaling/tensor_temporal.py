@@ -1,0 +1,43 @@
+"""Versions 3.0 and 3.1: the change of each tensor's gradient over time.
+
+The stochastic variance of Faghri & Duvenaud (2020, arXiv:2007.04532), per tensor instead of per element.
+"""
+
+from __future__ import annotations
+
+import torch as th
+
+from sb3_vgs_ppo.scaling.measure import TensorMeasure
+from sb3_vgs_ppo.scaling.moments import Observation
+
+
+class TensorTemporal(TensorMeasure):
+    """nv_i = max(EMA0(μ_i²) − EMA0(μ_i)², 0) / den(EMA0(μ_i)), μ_i = mean(g_i).
+
+    Blind to noise that is independent per element: the mean over N elements shrinks its variance N-fold.
+    """
+
+    summary = "the change of each tensor's mean gradient (STOCHASTIC variance, over time)"
+    over_time = True
+
+    def values(self, observation: Observation) -> tuple[th.Tensor, th.Tensor]:
+        mean = observation.mean()
+        return mean, mean * mean
+
+    def normalized_variance(self, step_count: int) -> th.Tensor:
+        first, second, weight = self._averages.unbind()
+        squared_mean = (first / weight).square_()  # 0 / 0 = NaN where nothing was observed
+        return (second / weight).sub_(squared_mean).clamp_min_(0.0).div_(self.denominator(squared_mean))
+
+
+class TensorMixed(TensorTemporal):
+    """nv_i = max(EMA0(s_i) − EMA0(μ_i)², 0) / den(EMA0(μ_i)), s_i = mean(g_i²).
+
+    "Option 1" of the second seed report. It adds the spread inside the tensor to the change over time, so a constant
+    linspace(−1, 1), which the report itself wants to read 0, reads millions.
+    """
+
+    summary = "change over time and spread inside each tensor, mixed"
+
+    def values(self, observation: Observation) -> tuple[th.Tensor, th.Tensor]:
+        return observation.mean(), observation.mean_square()

@@ -1,0 +1,48 @@
+"""Nothing in a training loop's calls waits for an accelerator.
+
+Tensors on the meta device have shapes but no values. So whatever would read one on the host raises an error:
+``item()``, ``bool()``, ``cpu()``, boolean indexing. This works without a GPU, takes the path of accelerators, and sees
+reads inside torch's own functions.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch as th
+
+from sb3_vgs_ppo.scaling import KNOWN_VERSIONS, VarianceGradientScaler, elements_spatial, metrics
+
+
+def on_meta(version: str) -> VarianceGradientScaler:
+    parameters = [th.nn.Parameter(th.zeros(size, device="meta")) for size in (4, 1, 70_000, 3)]
+    return VarianceGradientScaler(parameters, version, warmup_steps=2)
+
+
+def set_gradients(scaler: VarianceGradientScaler, step: int) -> None:
+    for index, parameter in enumerate(scaler.parameters):
+        parameter.grad = None if index == step % 5 else th.ones_like(parameter)
+
+
+@pytest.mark.parametrize("version", KNOWN_VERSIONS)
+def test_a_training_loop_reads_nothing(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (elements_spatial, metrics):
+        monkeypatch.setattr(module, "BATCH", 3)  # so that figures and metrics are summed up within these steps
+    scaler = on_meta(version)
+    for step in range(8):
+        set_gradients(scaler, step)
+        scaler.observe()
+        factor = scaler.scale()
+        scaler.step()
+    assert factor.device.type == "meta"
+    assert factor.shape == ()
+
+
+@pytest.mark.parametrize("version", KNOWN_VERSIONS)
+def test_the_guard_sees_a_host_read(version: str) -> None:
+    scaler = on_meta(version)
+    for step in range(3):
+        set_gradients(scaler, step)
+        scaler.step()
+    for read in (scaler.scale_gradients, scaler.get_normalized_variance, scaler.get_scaling_factor, scaler.pop_metrics):
+        with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+            read()
