@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import NamedTuple
 
 from sb3_vgs_ppo import __version__
@@ -47,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: command line without the program's name; ``sys.argv[1:]`` if None
     :return: exit code: 0, 1 (diverged), 2 (a value that the user gave cannot be used), 130 or 143 (SIGINT, SIGTERM)
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ± is no reason to lose a result
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:

@@ -13,7 +13,8 @@ import json
 import re
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -61,7 +62,7 @@ def parse_options(options: type[Options], argv: Sequence[str], *, prog: str, def
 
 
 def _registry() -> ConstructorRegistry:
-    """How options are read that tyro reads differently: whole numbers (1e6 is one) and JSON objects."""
+    """What tyro reads differently: whole numbers (1e6 is one), JSON objects, and values that may be missing."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
@@ -86,6 +87,19 @@ def _registry() -> ConstructorRegistry:
             instance_from_str=lambda words: _read_json_object(words[0]),
             is_instance=lambda value: isinstance(value, dict),
             str_from_instance=lambda value: [json.dumps(value)],
+        )
+
+    @registry.primitive_rule
+    def optional_text(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        kinds = [kind for kind in get_args(type_info.type) if kind is not type(None)]
+        if kinds not in ([str], [Path]):
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH" if kinds == [Path] else "TEXT",
+            instance_from_str=lambda words: kinds[0](words[0]),
+            is_instance=lambda value: value is None or isinstance(value, kinds[0]),
+            str_from_instance=lambda value: [str(value)],
         )
 
     return registry

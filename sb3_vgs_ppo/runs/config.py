@@ -20,7 +20,7 @@ VGS_OFF = "off"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train a DistributionalPPO agent, evaluate it, and keep everything in a run folder."""
+    """Options of one training run."""
 
     env_id: str = "CartPole-v1"
     """Registered gymnasium id, or module:Env-v0 for one that a module registers when it is imported."""

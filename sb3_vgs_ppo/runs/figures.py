@@ -36,8 +36,7 @@ def draw_curve(path: Path, title: str, episodes: Episodes, evaluations: Sequence
         axes.plot(
             episodes.steps, episodes.rewards, ".", color=_TRAINING, alpha=0.4, ms=4, mew=0, label="training episode"
         )
-        smoothed = running_mean(episodes.rewards, window)
-        axes.plot(episodes.steps, smoothed, color=_TRAINING, lw=1.8, label=f"mean of last {window} episodes")
+        axes.plot(*smoothed(episodes, window), color=_TRAINING, lw=1.8, label=f"mean of last {window} episodes")
     if evaluations:
         axes.errorbar(
             [evaluation.step for evaluation in evaluations],
@@ -59,12 +58,12 @@ def draw_curve(path: Path, title: str, episodes: Episodes, evaluations: Sequence
     figure.savefig(path, dpi=150)
 
 
-def running_mean(values: npt.NDArray[np.float64], window: int) -> npt.NDArray[np.float64]:
+def smoothed(episodes: Episodes, window: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """
-    :param values: (n,)
-    :return: mean of each value and up to ``window - 1`` before it, (n,)
+    :param episodes: at least one
+    :return: the steps at which episodes ended, each once, and the mean return of the last ``window`` episodes there
     """
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    ends = np.arange(1, len(values) + 1)
+    sums = np.concatenate([[0.0], np.cumsum(episodes.rewards)])
+    ends = np.flatnonzero(np.append(np.diff(episodes.steps), 1)) + 1  # the last of those that ended at the same step
     starts = np.maximum(ends - window, 0)
-    return np.asarray((sums[ends] - sums[starts]) / (ends - starts))
+    return episodes.steps[ends - 1], (sums[ends] - sums[starts]) / (ends - starts)

@@ -91,9 +91,9 @@ def train(config: TrainConfig, *, display: Display | None = None, command: Seque
             gamma=gamma_of(config),
         )
         try:
-            model = build_model(config, env)
-            write_record(folder, config, command)
-            return _Run(config, folder, model, display or Display(), stop).execute()
+            run = _Run(config, folder, build_model(config, env), display or Display(), stop)
+            write_record(folder, config, command)  # from here on, the folder is kept
+            return run.execute()
         finally:
             env.close()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib import import_module
@@ -98,7 +99,8 @@ except SystemExit as stop:
     assert stop.code == 0
 print([name for name in ("torch", "stable_baselines3", "gymnasium", "matplotlib", "pandas") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ascii_terminal = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ascii_terminal)
     assert done.stdout.splitlines()[-1] == "[]"
     assert done.stderr == ""
 

@@ -7,7 +7,7 @@ import pytest
 
 from sb3_vgs_ppo.runs.episodes import Episodes
 from sb3_vgs_ppo.runs.evaluation import Evaluation
-from sb3_vgs_ppo.runs.figures import draw_curve, running_mean
+from sb3_vgs_ppo.runs.figures import draw_curve, smoothed
 
 NONE = Episodes(np.zeros(0, np.int64), np.zeros(0))
 SOME = Episodes(np.arange(10, 60, 10), np.array([1.0, 5.0, 2.0, 8.0, 3.0]))
@@ -22,10 +22,12 @@ def coloured(path: Path, colour: tuple[int, int, int]) -> int:
     return int((np.abs(pixels - np.array(colour)).max(axis=-1) < 12).sum())
 
 
-def test_running_mean_by_hand() -> None:
-    assert running_mean(np.array([2.0, 4.0, 6.0, 0.0]), 2).tolist() == [2.0, 3.0, 5.0, 3.0]
-    assert running_mean(np.array([2.0, 4.0, 6.0]), 10).tolist() == [2.0, 3.0, 4.0]
-    assert running_mean(np.zeros(0), 3).tolist() == []
+def test_smoothing_by_hand() -> None:
+    episodes = Episodes(np.array([10, 20, 20, 30]), np.array([2.0, 4.0, 6.0, 0.0]))
+    steps, means = smoothed(episodes, 2)
+    assert steps.tolist() == [10, 20, 30]
+    assert means.tolist() == [2.0, 5.0, 3.0]  # 2; (4 + 6) / 2; (6 + 0) / 2
+    assert smoothed(episodes, 10)[1].tolist() == [2.0, 4.0, 3.0]
 
 
 @pytest.mark.parametrize(

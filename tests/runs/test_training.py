@@ -149,6 +149,16 @@ def test_the_display_hears_of_everything(short_config: Configure) -> None:
     assert display.messages[2:] == [f"      512 steps: {second}{', the best so far' if better else ''}"]
 
 
+@pytest.mark.parametrize("shows_bar", [False, True])
+def test_verbose_prints_tables_unless_they_would_tear_a_bar(
+    shows_bar: bool, short_config: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    display = Display()
+    display.shows_bar = shows_bar  # type: ignore[misc]
+    train(short_config(total_timesteps=128, eval_every=0, verbose=1), display=display)
+    assert ("|    total_timesteps" in capsys.readouterr().out) is not shows_bar
+
+
 def test_a_signal_stops_after_the_update_and_saves(short_config: Configure) -> None:
     result = train(short_config(checkpoint_every=0), display=Killer(130, signal.SIGTERM))
     assert result.signal_number == signal.SIGTERM
