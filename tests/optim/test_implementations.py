@@ -1,0 +1,139 @@
+"""The fast implementation against the readable one, and what both promise about the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch as th
+
+from .descriptions import (
+    Description,
+    both_paths,
+    every_noise,
+    every_normalization,
+    every_optimizer,
+)
+
+SYNCHRONIZING = ("item", "__bool__", "__float__", "__int__", "__index__", "cpu", "numpy", "tolist", "nonzero")
+
+
+def train(description: Description, n_steps: int, **options: Any) -> tuple[th.nn.Module, Any]:
+    """Fit a small network to a fixed function; returns it with its optimizer."""
+    th.manual_seed(0)
+    net = th.nn.Sequential(th.nn.Linear(3, 8), th.nn.Tanh(), th.nn.Linear(8, 2))
+    groups = [
+        {"params": net[0].parameters(), "lr": 3e-3},
+        {"params": net[2].parameters(), "weight_decay": 0.1, "sigma": 0.02},
+    ]
+    optimizer = description.optimizer(groups, 1e-2, generator=th.Generator().manual_seed(1), **options)
+    inputs = th.randn(16, 3)
+    targets = th.stack([inputs.prod(1), inputs.sum(1).sin()], 1)
+    for _ in range(n_steps):
+        optimizer.zero_grad()
+        th.nn.functional.mse_loss(net(inputs), targets).backward()
+        optimizer.step()
+    return net, optimizer
+
+
+@every_optimizer
+def test_both_implementations_agree_over_a_thousand_steps(description: Description) -> None:
+    (oracle, oracle_state), (fast, fast_state) = (
+        train(description, 1000, noise="relative", foreach=foreach) for foreach in (False, True)
+    )
+    start, _ = train(description, 0)
+    for first, slow, quick in zip(start.parameters(), oracle.parameters(), fast.parameters(), strict=True):
+        assert (slow - first).abs().max() > 0.1, "it must have learned something for the agreement to mean anything"
+        th.testing.assert_close(quick, slow, rtol=1e-3, atol=1e-4)
+        for name in description.state:
+            th.testing.assert_close(fast_state.state[quick][name], oracle_state.state[slow][name], rtol=1e-2, atol=1e-5)
+
+
+@every_optimizer
+def test_the_default_is_the_fast_path_where_it_works(description: Description, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Subclass(th.Tensor):
+        pass
+
+    def steps_through(param: th.Tensor) -> list[str]:
+        calls: list[str] = []
+        for name in ("multi_tensor_step", "single_tensor_step"):
+            monkeypatch.setattr(f"sb3_vgs_ppo.optim.base.{name}", lambda *_, name=name, **__: calls.append(name))
+        param.grad = th.ones(3)
+        description.optimizer([param]).step()
+        return calls
+
+    assert steps_through(th.nn.Parameter(th.ones(3))) == ["multi_tensor_step"]
+    assert steps_through(th.nn.Parameter(th.ones(3).as_subclass(Subclass))) == ["single_tensor_step"]
+    optimizer = description.optimizer([th.nn.Parameter(th.ones(3))], foreach=True)
+    with pytest.raises(ValueError, match=r"foreach value: True .*Subclass.*foreach=None"):
+        optimizer.add_param_group({"params": [th.nn.Parameter(th.ones(3).as_subclass(Subclass))]})
+    assert len(optimizer.param_groups) == 1
+
+
+@every_optimizer
+@every_normalization
+@every_noise
+@both_paths
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_a_step_never_waits_for_the_device(
+    description: Description,
+    *,
+    normalization: str,
+    noise: str,
+    foreach: bool,
+    device: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On the meta device there are no numbers to wait for; on the CPU every door to a number is walled up."""
+    params = [th.nn.Parameter(th.ones(shape, device=device)) for shape in [(3, 2), (), (4,)]]
+    optimizer = description.optimizer(params, utility_normalization=normalization, noise=noise, foreach=foreach)
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("host synchronization inside step()")
+
+    with monkeypatch.context() as patch:
+        for name in SYNCHRONIZING:
+            patch.setattr(th.Tensor, name, refuse)
+        for step in range(3):
+            for i, param in enumerate(params):
+                param.grad = th.ones_like(param) if step or i else None
+            optimizer.step()
+    assert [optimizer.state[param]["step"] for param in params] == [2, 3, 3]
+
+
+def compiled_against_eager(description: Description, backend: str, **options: Any) -> None:
+    """Six compiled steps equal six eager ones, which a step count frozen into the graph would not."""
+
+    def make() -> tuple[list[th.nn.Parameter], Any]:
+        generator = th.Generator().manual_seed(2)
+        params = [th.nn.Parameter(th.randn(shape, generator=generator)) for shape in [(3, 4), (5,)]]
+        return params, description.optimizer(params, 1e-2, **options)
+
+    (params, eager), (compiled_params, optimizer) = make(), make()
+    th._dynamo.reset()
+    step: Callable[[], Any] = th.compile(optimizer.step, backend=backend, fullgraph=True)
+    for seed in range(6):
+        for param, twin in zip(params, compiled_params, strict=True):
+            param.grad = th.randn(param.shape, generator=th.Generator().manual_seed(seed))
+            twin.grad = param.grad.clone()
+        state = th.get_rng_state()
+        eager.step()
+        th.set_rng_state(state)
+        step()
+    for param, twin in zip(params, compiled_params, strict=True):
+        th.testing.assert_close(twin, param, rtol=1e-5, atol=1e-6)
+    assert optimizer.state[compiled_params[0]]["step"] == 6
+
+
+@every_optimizer
+@both_paths
+def test_a_step_is_one_graph_for_the_compiler(description: Description, foreach: bool) -> None:
+    compiled_against_eager(description, "eager", foreach=foreach, noise="relative", sigma=0.1)
+
+
+@pytest.mark.slow
+@every_optimizer
+@both_paths
+def test_compiled_code_gives_the_same_numbers(description: Description, foreach: bool) -> None:
+    compiled_against_eager(description, "inductor", foreach=foreach, sigma=0.0)
