@@ -1,0 +1,431 @@
+"""Proximal Policy Optimization with a distributional critic and the Variance Gradient Scaler.
+
+The clipped objective is that of Schulman et al. 2017 (arXiv:1707.06347) as Stable-Baselines3 implements it. With
+``value_head="scalar"``, ``torch.optim.Adam`` and ``vgs_version=None`` the parameters equal those of SB3's ``PPO``
+bit for bit; a test keeps it so. Specification: section "DistributionalPPO".
+"""
+
+from __future__ import annotations
+
+import io
+import pathlib
+from collections.abc import Iterable
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.type_aliases import (
+    DictRolloutBufferSamples,
+    GymEnv,
+    MaybeCallback,
+    RolloutBufferSamples,
+    Schedule,
+    TensorDict,
+)
+from stable_baselines3.common.utils import explained_variance
+
+from sb3_vgs_ppo._types import VgsPlacement
+from sb3_vgs_ppo.checkpoint import save_model_archive
+from sb3_vgs_ppo.distributional import ScalarHead
+from sb3_vgs_ppo.errors import TrainingDiverged
+from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
+from sb3_vgs_ppo.ppo.persistence import describe, environment_members
+from sb3_vgs_ppo.ppo.policies import CnnPolicy, DistributionalActorCriticPolicy, MlpPolicy, MultiInputPolicy
+from sb3_vgs_ppo.scaling import VarianceGradientScaler
+
+SelfDistributionalPPO = TypeVar("SelfDistributionalPPO", bound="DistributionalPPO")
+
+Minibatch = RolloutBufferSamples | DictRolloutBufferSamples
+
+
+class DistributionalPPO(PPO):
+    """
+    PPO whose critic predicts the distribution of returns.
+
+    Arguments before ``vgs_version`` are SB3's, in SB3's order, with SB3's defaults and meaning; see
+    :class:`stable_baselines3.PPO`. The value head and the optimizer are chosen through ``policy_kwargs``, see
+    :class:`sb3_vgs_ppo.ppo.policies.DistributionalActorCriticPolicy`.
+
+    :param clip_range_vf: only with ``value_head="scalar"``: a clipped mean says nothing about the spread, which could
+        grow without bound
+    :param vgs_version: measure of the Variance Gradient Scaler (``"3.0"`` by default), or None to switch it off.
+        ``model.vgs`` is the scaler, or None
+    :param vgs_kwargs: further keyword arguments of
+        :class:`sb3_vgs_ppo.scaling.VarianceGradientScaler`, e.g. ``dict(alpha=0.5)``
+    :param vgs_placement: scale gradients before or after they are clipped to ``max_grad_norm``. The statistics are of
+        the raw gradient either way. Clipping after scaling undoes the scaling wherever the scaled norm still exceeds
+        ``max_grad_norm`` (``vgs/clip_fraction`` says how often)
+    :param max_nonfinite_updates: number of updates in a row that are skipped because their loss or gradient norm is not
+        finite before :class:`sb3_vgs_ppo.errors.TrainingDiverged` is raised
+    :raises ValueError: an argument that cannot be used, with its value and the remedy
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "MlpPolicy": MlpPolicy,
+        "CnnPolicy": CnnPolicy,
+        "MultiInputPolicy": MultiInputPolicy,
+    }
+    policy: DistributionalActorCriticPolicy
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 2048,
+        batch_size: int = 64,
+        n_epochs: int = 10,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        use_sde: bool = False,
+        sde_sample_freq: int = -1,
+        rollout_buffer_class: type[RolloutBuffer] | None = None,
+        rollout_buffer_kwargs: dict[str, Any] | None = None,
+        target_kl: float | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+        *,
+        vgs_version: str | None = "3.0",
+        vgs_kwargs: dict[str, Any] | None = None,
+        vgs_placement: VgsPlacement = "before_clip",
+        max_nonfinite_updates: int = 10,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            batch_size=batch_size,
+            n_epochs=n_epochs,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            clip_range=clip_range,
+            clip_range_vf=clip_range_vf,
+            normalize_advantage=normalize_advantage,
+            ent_coef=ent_coef,
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=use_sde,
+            sde_sample_freq=sde_sample_freq,
+            rollout_buffer_class=rollout_buffer_class,
+            rollout_buffer_kwargs=rollout_buffer_kwargs,
+            target_kl=target_kl,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+        )
+        self.vgs_version = vgs_version
+        self.vgs_kwargs = vgs_kwargs
+        self.vgs_placement = vgs_placement
+        self.max_nonfinite_updates = max_nonfinite_updates
+        self.vgs: VarianceGradientScaler | None = None
+        self._nonfinite_in_a_row = 0
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        # Here and not in __init__, because ``load`` sets attributes and then calls this.
+        self._check_arguments()
+        super()._setup_model()
+        if self.clip_range_vf is not None and not isinstance(self.policy.value_net, ScalarHead):
+            raise ValueError(
+                f"clip_range_vf={self.clip_range_vf!r} needs a scalar critic, not {self.policy.value_head!r}: "
+                "shifting a clipped mean lets the variance of the predicted distribution grow; "
+                "remedy: clip_range_vf=None, or policy_kwargs=dict(value_head='scalar')"
+            )
+        self.vgs = None
+        if self.vgs_version is not None:
+            self.vgs = VarianceGradientScaler(
+                self.policy.parameters(), version=self.vgs_version, **(self.vgs_kwargs or {})
+            )
+
+    def _check_arguments(self) -> None:
+        if self.vgs_placement not in ("before_clip", "after_clip"):
+            raise ValueError(f"vgs_placement={self.vgs_placement!r}; remedy: 'before_clip' or 'after_clip'")
+        if self.max_nonfinite_updates < 1:
+            raise ValueError(f"max_nonfinite_updates={self.max_nonfinite_updates!r}; remedy: at least 1")
+        if self.vgs_kwargs and self.vgs_version is None:
+            raise ValueError(
+                f"vgs_kwargs={self.vgs_kwargs!r} has no effect with vgs_version=None; remedy: drop one of them"
+            )
+        reserved = {"parameters", "version", "logger"} & set(self.vgs_kwargs or {})
+        if reserved:
+            raise ValueError(
+                f"vgs_kwargs has {sorted(reserved)}, which DistributionalPPO sets itself; remedy: vgs_version for the "
+                "version, and drop the rest"
+            )
+
+    def train(self) -> None:
+        """
+        Update the policy with the collected rollout: ``n_epochs`` passes over its minibatches.
+
+        :raises TrainingDiverged: ``max_nonfinite_updates`` updates in a row had a non-finite loss or gradient norm
+        """
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        log = MinibatchLog()
+        parameters_before = self._flat_parameters()
+        for epoch in range(self.n_epochs):
+            log.start_epoch()
+            completed = self._train_epoch(log)
+            self._n_updates += 1
+            if not completed:
+                if self.verbose >= 1:
+                    self.logger.info(f"Early stopping at step {epoch} due to reaching max kl")
+                break
+        self._log_update(log, parameters_before)
+
+    def _train_epoch(self, log: MinibatchLog) -> bool:
+        """One pass over the rollout. :return: False if it was ended by ``target_kl``"""
+        for minibatch in self.rollout_buffer.get(self.batch_size):
+            actions = minibatch.actions
+            if isinstance(self.action_space, spaces.Discrete):
+                actions = actions.long().flatten()
+            predictions, log_prob, entropy = self.policy.evaluate_with_predictions(minibatch.observations, actions)
+            policy_loss = self._policy_loss(minibatch, log_prob, log)
+            value_loss = self._value_loss(minibatch, predictions, log)
+            # Without an analytical entropy, -log_prob of the sampled actions is an unbiased estimate of it
+            entropy_loss = -th.mean(-log_prob) if entropy is None else -th.mean(entropy)
+            loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+            log.add(entropy_loss=entropy_loss, loss=loss)
+            if self._exceeds_target_kl(minibatch, log_prob, log):
+                return False
+            self._apply_gradients(loss, log)
+        return True
+
+    def _policy_loss(self, minibatch: Minibatch, log_prob: th.Tensor, log: MinibatchLog) -> th.Tensor:
+        """
+        Clipped surrogate objective, negated (Schulman et al. 2017, equation 7).
+
+        :param log_prob: log-probabilities of the minibatch's actions under the current policy, (batch,)
+        :return: 0-d loss
+        """
+        clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
+        advantages = minibatch.advantages
+        # The standard deviation of a single advantage is not defined, see SB3's issue #325
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        ratio = th.exp(log_prob - minibatch.old_log_prob)
+        unclipped = advantages * ratio
+        clipped = advantages * th.clamp(ratio, 1 - clip_range, 1 + clip_range)
+        policy_loss = -th.min(unclipped, clipped).mean()
+        log.add(
+            policy_gradient_loss=policy_loss,
+            clip_fraction=th.mean((th.abs(ratio.detach() - 1) > clip_range).float()),
+        )
+        return policy_loss
+
+    def _value_loss(self, minibatch: Minibatch, predictions: th.Tensor, log: MinibatchLog) -> th.Tensor:
+        """
+        The head's loss against the λ-returns.
+
+        :param predictions: raw predictions of the value head, (batch, k)
+        :return: 0-d loss
+        """
+        log.add_predictions(predictions, minibatch.returns)
+        if self.clip_range_vf is not None:
+            clip_range_vf = self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
+            old_values = minibatch.old_values.unsqueeze(1)
+            predictions = old_values + th.clamp(predictions - old_values, -clip_range_vf, clip_range_vf)
+        value_loss = self.policy.value_net.loss(predictions, minibatch.returns)
+        log.add(value_loss=value_loss)
+        return value_loss
+
+    def _exceeds_target_kl(self, minibatch: Minibatch, log_prob: th.Tensor, log: MinibatchLog) -> bool:
+        """Compare the estimate of the reverse KL divergence with 1.5 * ``target_kl``, as SB3 does."""
+        with th.no_grad():
+            # The k3 estimator of http://joschu.net/blog/kl-approx.html: unbiased, never negative
+            log_ratio = log_prob - minibatch.old_log_prob
+            approx_kl = th.mean((th.exp(log_ratio) - 1) - log_ratio)
+        log.add_of_epoch(approx_kl=approx_kl)
+        return self.target_kl is not None and bool(approx_kl > 1.5 * self.target_kl)
+
+    def _apply_gradients(self, loss: th.Tensor, log: MinibatchLog) -> None:
+        """
+        Backward pass, scaling, clipping and the optimizer's step; skipped if anything is not finite.
+
+        :param loss: 0-d loss
+        :raises TrainingDiverged: see :meth:`train`
+        """
+        self.policy.optimizer.zero_grad()
+        loss.backward()
+        grad_norm = self._scale_and_clip(log)
+        finite = th.isfinite(loss.detach()) & th.isfinite(grad_norm)
+        log.add(grad_norm=grad_norm, skipped_updates=(~finite).float())
+        if not finite:  # the one host read of a minibatch
+            self._skip_update()
+            return
+        self._nonfinite_in_a_row = 0
+        self.policy.optimizer.step()
+        if self.vgs is not None:
+            self.vgs.step()
+
+    def _scale_and_clip(self, log: MinibatchLog) -> th.Tensor:
+        """:return: 0-d gradient norm as clipping met it"""
+        if self.vgs is not None:
+            self.vgs.observe()
+            if self.vgs_placement == "before_clip":
+                self.vgs.scale()
+        grad_norm = th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        if self.vgs is not None and self.vgs_placement == "after_clip":
+            self.vgs.scale()
+        log.add(grads_clipped=(grad_norm > self.max_grad_norm).float())
+        return grad_norm
+
+    def _skip_update(self) -> None:
+        self._nonfinite_in_a_row += 1
+        if self.vgs is not None:
+            self.vgs.discard()
+        if self._nonfinite_in_a_row >= self.max_nonfinite_updates:
+            tensors = [
+                name
+                for name, parameter in self.policy.named_parameters()
+                if parameter.grad is not None and not th.isfinite(parameter.grad).all()
+            ]
+            raise TrainingDiverged(tensors, self._nonfinite_in_a_row, self.num_timesteps, self._nonfinite_rollout())
+
+    def _nonfinite_rollout(self) -> list[str]:
+        """:return: names of the rollout's arrays that hold NaN or Inf, which tells the environment's fault from ours"""
+        observations = self.rollout_buffer.observations
+        parts = observations.values() if isinstance(observations, dict) else [observations]
+        arrays = {"observations": list(parts), "rewards": [self.rollout_buffer.rewards]}
+        return [name for name, values in arrays.items() if not all(np.isfinite(value).all() for value in values)]
+
+    def _flat_parameters(self) -> th.Tensor:
+        with th.no_grad():
+            return th.nn.utils.parameters_to_vector(self.policy.parameters())
+
+    def _log_update(self, log: MinibatchLog, parameters_before: th.Tensor) -> None:
+        """Record the figures of one ``train()`` call: SB3's keys, the critic's and the scaler's."""
+        record = self.logger.record
+        skipped = log.sum("skipped_updates")
+        loss = log.last("loss")
+        means = log.means()
+        means.pop("skipped_updates", None)
+        clip_fraction = means.pop("grads_clipped", 0.0)
+        for name, value in means.items():
+            record(f"train/{name}", value)
+        record("train/loss", loss)  # of the last minibatch, as in SB3
+        record("train/skipped_updates", skipped)
+        explained = explained_variance(self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten())
+        record("train/explained_variance", explained)
+        for name, tensor in self.policy.value_net.metrics(*log.last_epoch_predictions()).items():
+            record(f"train/{name}", tensor.item())
+        if hasattr(self.policy, "log_std"):
+            record("train/std", th.exp(self.policy.log_std).mean().item())
+        record("train/n_updates", self._n_updates, exclude="tensorboard")
+        record("train/clip_range", self.clip_range(self._current_progress_remaining))  # type: ignore[operator]
+        if self.clip_range_vf is not None:
+            record("train/clip_range_vf", self.clip_range_vf(self._current_progress_remaining))  # type: ignore[operator]
+        self._log_scaler(clip_fraction, parameters_before)
+
+    def _log_scaler(self, clip_fraction: float, parameters_before: th.Tensor) -> None:
+        """Clip fraction and update ratio are recorded with VGS off too: a study compares versions against "off"."""
+        change = self._flat_parameters() - parameters_before
+        self.logger.record("vgs/clip_fraction", clip_fraction)
+        self.logger.record("vgs/update_ratio", (change.norm() / parameters_before.norm()).item())
+        if self.vgs is not None:
+            for name, value in self.vgs.pop_metrics().items():
+                self.logger.record(name, value)
+
+    def learn(
+        self: SelfDistributionalPPO,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "DistributionalPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfDistributionalPPO:
+        """
+        Train for ``total_timesteps`` environment steps; arguments as in SB3.
+
+        :raises TrainingDiverged: see :meth:`train`
+        """
+        return super().learn(
+            total_timesteps=total_timesteps,
+            callback=callback,
+            log_interval=log_interval,
+            tb_log_name=tb_log_name,
+            reset_num_timesteps=reset_num_timesteps,
+            progress_bar=progress_bar,
+        )
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        state_dicts, variables = super()._get_torch_save_params()
+        return [*state_dicts, *(["vgs"] if self.vgs is not None else [])], variables
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "vgs"]
+
+    def set_parameters(
+        self,
+        load_path_or_dict: str | TensorDict,
+        exact_match: bool = True,
+        device: th.device | str = "auto",
+    ) -> None:
+        """
+        Load parameters as SB3 does, with the scaler's state among them.
+
+        A scaler state is ignored where VGS is off, and a scaler starts afresh where the source has none, so that
+        ``load(path, vgs_version=...)`` can switch VGS on and off.
+
+        :param load_path_or_dict: zip file, or a dictionary as :meth:`get_parameters` returns it
+        :param exact_match: refuse missing and unknown names of modules and tensors
+        :param device: device on which the tensors are read
+        :raises CheckpointError: the scaler's state does not fit
+        """
+        params: dict[str, Any]
+        if isinstance(load_path_or_dict, dict):
+            params = {**load_path_or_dict}
+        else:
+            params = {**load_from_zip_file(load_path_or_dict, device=device, load_data=False)[1]}
+        vgs_state = params.pop("vgs", None)
+        if self.vgs is not None:
+            params["vgs"] = self._fresh_vgs_state() if vgs_state is None else vgs_state
+        super().set_parameters(params, exact_match=exact_match, device=device)
+
+    def _fresh_vgs_state(self) -> dict[str, Any]:
+        version = self.vgs_version or ""
+        return VarianceGradientScaler(self.policy.parameters(), version=version, **(self.vgs_kwargs or {})).state_dict()
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """
+        Save SB3's zip with two more members: ``vgs.pth`` and ``manifest.json``; and ``vec_normalize.pt`` with the
+        statistics of the environment's ``VecNormalize``, if there is one.
+
+        A path is replaced atomically: a save that is killed leaves the old file whole.
+
+        :param path: path (``.zip`` is appended where there is no suffix) or open binary file
+        :param exclude: attributes not to save, besides SB3's
+        :param include: attributes to save although SB3 excludes them
+        :raises OSError: the file cannot be written; what was there before is unchanged
+        """
+        sb3_zip = io.BytesIO()
+        super().save(sb3_zip, exclude, include)
+        save_model_archive(path, sb3_zip.getvalue(), describe(self), environment_members(self))
