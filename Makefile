@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint format diagnose clean
+.PHONY: help train test test-slow lint format diagnose benchmark clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test-slow: $(VENV)/.installed ## run the tests that train for minutes
 
 diagnose: $(VENV)/.installed ## feed the reports' gradient streams to every VGS version
 	@$(BIN)/sb3-vgs-ppo diagnose $(ARGS)
+
+benchmark: $(VENV)/.installed ## measure speed beside SB3's PPO
+	@$(BIN)/sb3-vgs-ppo benchmark $(ARGS)
 
 lint: $(VENV)/.installed ## lint, format check and types
 	$(BIN)/ruff check .

@@ -1,0 +1,8 @@
+"""``sb3-vgs-ppo benchmark`` from a checkout: python scripts/benchmark.py --help"""
+
+import sys
+
+from sb3_vgs_ppo.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(["benchmark", *sys.argv[1:]]))
