@@ -110,7 +110,9 @@ def _read_pickle(content: bytes, where: str) -> bytes:
             raise CheckpointError(f"{where}: {len(pickles)} pickles instead of one")
         if pickles[0].file_size > _MAX_PICKLE_BYTES:
             raise CheckpointError(f"{where}: a structure of {pickles[0].file_size} bytes besides the tensors' content")
-        return records.read(pickles[0])
+    # By torch's own reader, so that what is checked is what torch.load will execute. Unlike zipfile it does not insist
+    # on checksums, which th.serialization.set_crc32_options can switch off.
+    return th._C.PyTorchFileReader(io.BytesIO(content)).get_record("data.pkl")
 
 
 def _check_pickle(code: bytes, where: str) -> None:

@@ -89,6 +89,8 @@ def test_a_models_state_dicts_come_back() -> None:
 def test_a_large_state_is_not_taken_for_a_deep_one() -> None:
     values = {"entries": dict.fromkeys(range(20_000)), "items": list(range(20_000))}
     assert load(dump_tensors(values)) == values
+    state = {str(index): th.full((2,), float(index)) for index in range(600)}
+    assert [tensor.tolist() for tensor in load(dump_tensors(state)).values()] == [[index] * 2 for index in range(600)]
 
 
 @pytest.mark.parametrize(
@@ -292,6 +294,15 @@ def test_compressed_records_are_refused(torch_file: Callable[..., bytes], pickle
 def test_a_second_pickle_is_refused(torch_file: Callable[..., bytes]) -> None:
     assert refusal(torch_file(b"\x80\x02N.", {"../data.pkl": b"\x80\x02N."})).endswith("not a plain relative name")
     assert refusal(torch_file(b"\x80\x02N.", {"x/data.pkl": b"\x80\x02N."})) == "2 pickles instead of one"
+
+
+def test_it_loads_what_was_written_without_checksums() -> None:
+    before = th.serialization.get_crc32_options()
+    try:
+        th.serialization.set_crc32_options(False)
+        assert load(dump_tensors({"a": th.ones(300)}))["a"].sum() == 300
+    finally:
+        th.serialization.set_crc32_options(before)
 
 
 def test_it_loads_when_the_program_maps_files_by_default() -> None:
