@@ -10,13 +10,10 @@ import torch as th
 
 from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.scaling.measure import Measure
-from sb3_vgs_ppo.scaling.moments import Observation, global_figures
+from sb3_vgs_ppo.scaling.moments import BATCH, Observation, global_figures
 
 GLOBAL_FIGURES = ("grad_mean_ema", "grad_var_ema", "grad_norm_ema", "grad_max_ema")
 """State keys: EMA1 of mean|g|, unbiased var|g|, ‖g‖ and max|g| over all elements."""
-
-BATCH = 64
-"""Observations that may wait before they enter: enough to make them cheap, few enough to stay small in memory."""
 
 
 class ElementsSpatial(Measure):
@@ -69,4 +66,3 @@ class ElementsSpatial(Measure):
         rows = [[0.0 if v is None else v for v in values], [float(v is not None) for v in values]]
         averages, started = th.tensor(rows, dtype=th.float64).to(self.numel.device).split(1)
         self._averages, self._started = averages[0], started
-        self._waiting.clear()

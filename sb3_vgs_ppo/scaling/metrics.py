@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch as th
 
-from sb3_vgs_ppo.scaling.moments import Observation, squared_norm
+from sb3_vgs_ppo.scaling.moments import BATCH, Observation, squared_norm
 from sb3_vgs_ppo.scaling.quantiles import observed_quantiles
 
 _AVERAGED = (
@@ -16,9 +16,6 @@ _AVERAGED = (
     "vgs/grad_norm_raw",
     "vgs/grad_norm_scaled",
 )
-
-BATCH = 64
-"""Steps whose tensors may wait before they are summed up: enough to make that cheap, few enough to stay small."""
 
 
 class MetricWindow:

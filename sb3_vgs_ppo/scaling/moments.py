@@ -22,6 +22,10 @@ GROUP_ELEMENTS = 2**16
 # stays below 128 MiB and launches are few.
 CPU_BLOCK, DEVICE_BLOCK = 2**16, 2**24
 
+# What is only logged waits until this many observations can be summed up at once: enough to make that cheap, few enough
+# to stay small in memory.
+BATCH = 64
+
 _SUM, _ABS, _SQUARE, _MAX = range(4)
 
 
@@ -136,7 +140,7 @@ class GradientReader:
         sizes = [self._sizes[index] for index in present]
         cuts, filled = [0], 0
         for position, size in enumerate(sizes):
-            if filled and filled + size > GROUP_ELEMENTS:
+            if filled + size > GROUP_ELEMENTS:
                 cuts.append(position)
                 filled = 0
             filled += size

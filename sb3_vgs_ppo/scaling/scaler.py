@@ -88,7 +88,7 @@ class VarianceGradientScaler:
             raise UserInputError(f"version {version!r} is not known; known versions: {', '.join(KNOWN_VERSIONS)}")
         self._version = version
         self._settings = Settings(beta, alpha, eps, warmup_steps, min_scaling_factor, variance_cap)
-        self.enabled = enabled
+        self.enabled = bool(enabled)
         self.logger = logger
         self.update_parameters(parameters)
 
@@ -236,7 +236,7 @@ class VarianceGradientScaler:
     def state_dict(self) -> StateDict:
         """
         :return: plain Python values and copies of tensors; ``torch.load(weights_only=True)`` reads it back.
-            ``param_ema_weight``, shape (P,), is 1 − β^n after n observations of a tensor (2.0: 1 once observed)
+            The fields are listed in :mod:`sb3_vgs_ppo.scaling.state`
         """
         settings = {"enabled": self.enabled, **asdict(self._settings)}
         state = {"vgs_version": self._version, **settings, "step_count": self._step_count, **self._figures.statistics()}

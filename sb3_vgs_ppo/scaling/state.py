@@ -1,6 +1,19 @@
 """State dicts of the scaler: reading what files hold, and carrying it from one version to another.
 
-Both are pure functions from dictionary to dictionary; the format is the table in the project's VGS specification.
+Both are pure functions from dictionary to dictionary. Besides the settings and ``step_count`` a state holds statistics;
+the same key means different things in different versions, and only ``vgs_version`` tells them apart:
+
+========================================  ===========  ============  ============
+key                                       2.0          3.0           3.1
+========================================  ===========  ============  ============
+``param_grad_mean_ema``, shape (P,)       mean|g|      μ = mean(g)   μ
+``param_grad_sq_ema``, shape (P,)         var(g)       μ²            mean(g²)
+``param_ema_weight``, shape (P,)          0 or 1       1 − β^n       1 − β^n
+``param_numel``, shape (P,)               sizes        sizes         sizes
+========================================  ===========  ============  ============
+
+1.0 has none of these, but all versions have the global figures of :mod:`~sb3_vgs_ppo.scaling.elements_spatial`.
+``param_ema_weight`` (after n observations of a tensor) is ours; legacy files lack it.
 """
 
 from __future__ import annotations
@@ -75,10 +88,7 @@ def migrate_state(state: StateDict, to_version: str) -> StateDict:
 def migration_message(found: str, from_version: str, to_version: str) -> str:
     """:return: warning that a state of ``from_version``, which its file calls ``found``, changes its measure"""
     source, target = MEASURES[from_version], MEASURES[to_version]
-    reset = (
-        "Settings are kept, per-parameter statistics are RESET and warm-up runs again; the global figures are kept for "
-        "logging."
-    )
+    reset = "Settings are kept, per-parameter statistics are RESET and warm-up runs again; the global figures are kept."
     if target.over_time and not source.over_time:
         return (
             f"VGS v3.0 CRITICAL FIX: loading a VGS state of version {found}. Previous versions (v1.x, v2.x) computed "
@@ -145,7 +155,7 @@ def _vector(field: str, value: Any) -> th.Tensor:
         raise _bad(field, f"must be a vector of numbers, got {type(value).__name__}: {error}") from error
     if vector.dim() != 1 or vector.dtype == th.bool or vector.is_complex():
         raise _bad(field, f"must be a vector of numbers, got shape {tuple(vector.shape)}, {vector.dtype}")
-    return vector.detach().to(th.float64, copy=True)
+    return vector.detach().to(th.float64)
 
 
 def _tensor_statistics(state: Mapping[str, Any], version: str, beta: float, step_count: int) -> StateDict:

@@ -14,7 +14,7 @@ def parameters_with_gradients(shapes: list[tuple[int, ...]], dtype: th.dtype = t
     generator = th.Generator().manual_seed(0)
     parameters = [th.nn.Parameter(th.zeros(shape, dtype=dtype)) for shape in shapes]
     for parameter in parameters:
-        parameter.grad = (th.randn(parameter.shape, generator=generator) - 0.3).to(dtype)
+        parameter.grad = (th.randn(parameter.shape, generator=generator, dtype=th.float64) - 0.3).to(dtype)
     return parameters
 
 

@@ -136,6 +136,12 @@ class TestContinuation:
         assert min(factors) < 0.99
         assert equal_states(restored.state_dict(), original.state_dict())
 
+    def test_enabled_is_taken_over(self) -> None:
+        scaler = make("3.0")
+        scaler.load_state_dict({**state_of("3.0"), "enabled": False})
+        assert scaler.enabled is False
+        assert train(scaler, range(3)) == [1.0] * 3
+
     @each_version
     def test_continues_within_warm_up(self, version: str) -> None:
         scaler = make(version, **SETTINGS)
