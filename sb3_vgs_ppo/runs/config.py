@@ -24,7 +24,7 @@ class TrainConfig:
 
     env_id: str = "CartPole-v1"
     """Registered gymnasium id, or module:Env-v0 for one that a module registers when it is imported."""
-    total_timesteps: int = 100_000
+    total_timesteps: int = 60_000
     """Environment steps, summed over all environments; rounded up to whole rollouts."""
     n_envs: int = 8
     """Environments stepped side by side."""
