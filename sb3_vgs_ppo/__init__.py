@@ -16,12 +16,14 @@ _PUBLIC = {
     "UPGD": "sb3_vgs_ppo.optim",
     "VarianceGradientScaler": "sb3_vgs_ppo.scaling",
     "inspect_checkpoint": "sb3_vgs_ppo.checkpoint",
+    "load_checkpoint": "sb3_vgs_ppo.ppo.loading",
 }
 
 if TYPE_CHECKING:
     from sb3_vgs_ppo.checkpoint import inspect_checkpoint
     from sb3_vgs_ppo.optim import UPGD, AdaptiveUPGD
     from sb3_vgs_ppo.ppo import DistributionalPPO
+    from sb3_vgs_ppo.ppo.loading import load_checkpoint
     from sb3_vgs_ppo.scaling import VarianceGradientScaler
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "VarianceGradientScaler",
     "__version__",
     "inspect_checkpoint",
+    "load_checkpoint",
 ]
 
 
