@@ -17,10 +17,12 @@ _PUBLIC = {
     "VarianceGradientScaler": "sb3_vgs_ppo.scaling",
     "inspect_checkpoint": "sb3_vgs_ppo.checkpoint",
     "load_checkpoint": "sb3_vgs_ppo.ppo.loading",
+    "migrate_checkpoint": "sb3_vgs_ppo.migration",
 }
 
 if TYPE_CHECKING:
     from sb3_vgs_ppo.checkpoint import inspect_checkpoint
+    from sb3_vgs_ppo.migration import migrate_checkpoint
     from sb3_vgs_ppo.optim import UPGD, AdaptiveUPGD
     from sb3_vgs_ppo.ppo import DistributionalPPO
     from sb3_vgs_ppo.ppo.loading import load_checkpoint
@@ -34,6 +36,7 @@ __all__ = [
     "__version__",
     "inspect_checkpoint",
     "load_checkpoint",
+    "migrate_checkpoint",
 ]
 
 

@@ -20,8 +20,9 @@ LAYERS = {
     "envs": 1,
     "ppo": 2,
     "studies": 2,
-    "runs": 3,
-    "cli": 4,
+    "migration": 3,
+    "runs": 4,
+    "cli": 5,
 }
 
 
