@@ -35,6 +35,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("sb3_vgs_ppo.cli.train", "train an agent, evaluate it and keep everything in a run folder"),
+    "resume": Command("sb3_vgs_ppo.cli.resume", "continue a run that was stopped or killed, as if it never had been"),
     "diagnose": Command("sb3_vgs_ppo.cli.diagnose", "feed known gradients to every VGS version, and print verdicts"),
     "benchmark": Command("sb3_vgs_ppo.cli.benchmark", "measure speed beside SB3's PPO, side by side"),
     "inspect": Command("sb3_vgs_ppo.cli.inspect", "show what a checkpoint or a run folder holds, without running it"),

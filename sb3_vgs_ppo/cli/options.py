@@ -11,7 +11,7 @@ import dataclasses
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -90,14 +90,20 @@ def _registry() -> ConstructorRegistry:
         )
 
     @registry.primitive_rule
-    def optional_text(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    def optional(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         kinds = [kind for kind in get_args(type_info.type) if kind is not type(None)]
-        if kinds not in ([str], [Path]):
+        if kinds not in ([str], [Path], [int]):
             return None
+        converters: dict[type, tuple[str, Callable[[str], Any]]] = {
+            str: ("TEXT", str),
+            Path: ("PATH", Path),
+            int: ("INT", as_whole_number),
+        }
+        metavar, convert = converters[kinds[0]]
         return PrimitiveConstructorSpec(
             nargs=1,
-            metavar="PATH" if kinds == [Path] else "TEXT",
-            instance_from_str=lambda words: kinds[0](words[0]),
+            metavar=metavar,
+            instance_from_str=lambda words: convert(words[0]),
             is_instance=lambda value: value is None or isinstance(value, kinds[0]),
             str_from_instance=lambda value: [str(value)],
         )

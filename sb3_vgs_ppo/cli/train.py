@@ -37,9 +37,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     from sb3_vgs_ppo.runs.training import train
 
     display = make_display(config.progress, out=sys.stdout, terminal=sys.stderr)
-    result = train(config, display=display, command=[*prog.split(), *argv])
-    _print_stopped(result) if result.signal_number else _print_finished(result, config)
-    return 128 + result.signal_number if result.signal_number else 0
+    return report(train(config, display=display, command=[*prog.split(), *argv]))
 
 
 def read_options(argv: Sequence[str], prog: str) -> TrainConfig:
@@ -55,7 +53,17 @@ def read_options(argv: Sequence[str], prog: str) -> TrainConfig:
     return TrainConfig(**{field.name: getattr(options, field.name) for field in fields(TrainConfig)})
 
 
-def _print_finished(result: TrainingResult, config: TrainConfig) -> None:
+def report(result: TrainingResult) -> int:
+    """
+    Print how a run ended and what to do next.
+
+    :return: exit code: 0 if the training is finished, 128 plus the signal that stopped it otherwise
+    """
+    _print_stopped(result) if result.signal_number else _print_finished(result)
+    return 128 + result.signal_number if result.signal_number else 0
+
+
+def _print_finished(result: TrainingResult) -> None:
     folder = result.folder
     print(
         f"Finished: {result.num_timesteps:,} steps, {result.episodes:,} episodes, "
@@ -73,6 +81,5 @@ def _print_stopped(result: TrainingResult) -> None:
     print(
         f"Stopped after {result.num_timesteps:,} steps; everything so far is saved.\n"
         f"Run folder: {result.folder.path}\n"
-        "Next, in Python: from sb3_vgs_ppo import DistributionalPPO; "
-        f"model = DistributionalPPO.load({str(result.checkpoint)!r})"
+        f"Next: sb3-vgs-ppo resume {shlex.quote(str(result.folder.path))}"
     )

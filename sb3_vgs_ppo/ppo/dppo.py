@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -414,6 +414,8 @@ class DistributionalPPO(PPO):
         path: str | pathlib.Path | io.BufferedIOBase,
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
+        *,
+        extra_members: Mapping[str, bytes] | None = None,
     ) -> None:
         """
         Save SB3's zip with two more members: ``vgs.pth`` and ``manifest.json``; and ``vec_normalize.pt`` with the
@@ -424,8 +426,11 @@ class DistributionalPPO(PPO):
         :param path: path (``.zip`` is appended where there is no suffix) or open binary file
         :param exclude: attributes not to save, besides SB3's
         :param include: attributes to save although SB3 excludes them
+        :param extra_members: further content of the file by name, which :meth:`load` ignores
         :raises OSError: the file cannot be written; what was there before is unchanged
         """
         sb3_zip = io.BytesIO()
         super().save(sb3_zip, exclude, include)
-        save_model_archive(path, sb3_zip.getvalue(), describe(self), environment_members(self))
+        save_model_archive(
+            path, sb3_zip.getvalue(), describe(self), {**environment_members(self), **(extra_members or {})}
+        )

@@ -21,7 +21,14 @@ _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco"}
 
 
 def make_training_env(
-    env_id: str, n_envs: int, seed: int, *, monitor_dir: Path, normalize: bool = False, gamma: float = 0.99
+    env_id: str,
+    n_envs: int,
+    seed: int,
+    *,
+    monitor_dir: Path,
+    normalize: bool = False,
+    gamma: float = 0.99,
+    append: bool = False,
 ) -> VecEnv:
     """
     :param env_id: registered id, or ``module:Env-v0``; see :func:`check_environment`
@@ -30,8 +37,15 @@ def make_training_env(
     :param normalize: normalize observations and rewards by running statistics. Images and discrete observations stay as
         they are
     :param gamma: discount of the return whose running variance scales the rewards
+    :param append: go on with monitor files that are there, instead of overwriting them
     """
-    env = make_vec_env(partial(gym.make, env_id), n_envs, seed=seed, monitor_dir=str(monitor_dir))
+    env = make_vec_env(
+        partial(gym.make, env_id),
+        n_envs,
+        seed=seed,
+        monitor_dir=str(monitor_dir),
+        monitor_kwargs={"override_existing": not append},
+    )
     if normalize:
         env = VecNormalize(env, gamma=gamma, **_normalized_observations(env.observation_space))
     return env

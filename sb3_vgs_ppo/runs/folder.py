@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from sb3_vgs_ppo.checkpoint.atomic import atomic_write
+from sb3_vgs_ppo.checkpoint.atomic import atomic_write, remove_temporary_files
 from sb3_vgs_ppo.errors import RunFolderError
 from sb3_vgs_ppo.runs.config import TrainConfig
 
@@ -46,7 +46,8 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Names of a run's files. Reading needs no lock; only the process inside :func:`new_run_folder` writes."""
+    """Names of a run's files. Reading needs no lock; only the process that holds the folder writes, see
+    :func:`new_run_folder` and :func:`existing_run_folder`."""
 
     path: Path
 
@@ -61,6 +62,10 @@ class RunFolder:
     @property
     def monitor(self) -> Path:
         return self.path / "monitor"
+
+    @property
+    def progress(self) -> Path:
+        return self.path / "progress.csv"
 
     @property
     def evaluations(self) -> Path:
@@ -140,6 +145,34 @@ def new_run_folder(path: Path) -> Iterator[RunFolder]:
         os.close(lock)  # which frees the lock, as the end of the process would
 
 
+@contextmanager
+def existing_run_folder(path: Path) -> Iterator[RunFolder]:
+    """
+    Keep other processes out of a run folder until the block ends, and remove what a killed process left half written.
+
+    :param path: folder of a run
+    :raises RunFolderError: the folder is not that of a run, in use by another live process, or cannot be written
+    """
+    folder = RunFolder(path)
+    read_json(folder.config)
+    try:
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(None, "no permission")
+        lock = os.open(path / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise RunFolderError(
+            f"run folder {path} cannot be written: {error.strerror}; remedy: make it writable, or copy it"
+        ) from None
+    try:
+        if not _try_to_lock(lock, fcntl.LOCK_EX):
+            raise _in_use(folder, "wait until it ends")
+        for place in (path, folder.checkpoints):
+            remove_temporary_files(place)
+        yield folder
+    finally:
+        os.close(lock)
+
+
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file that a reader never finds half written."""
     with atomic_write(path) as file:
@@ -205,10 +238,8 @@ def _refuse_content(folder: RunFolder) -> None:
         )
 
 
-def _in_use(folder: RunFolder) -> RunFolderError:
-    return RunFolderError(
-        f"run folder {folder.path} is in use by another live process; remedy: another --run-dir, or wait"
-    )
+def _in_use(folder: RunFolder, remedy: str = "another --run-dir, or wait") -> RunFolderError:
+    return RunFolderError(f"run folder {folder.path} is in use by another live process; remedy: {remedy}")
 
 
 def _try_to_lock(descriptor: int, operation: int) -> bool:

@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 
-def iterate(model: PPO, total_timesteps: int, callback: MaybeCallback = None) -> Iterator[int]:
+def iterate(model: PPO, total_timesteps: int, callback: MaybeCallback = None, *, iteration: int = 0) -> Iterator[int]:
     """
     Train as ``model.learn(total_timesteps)`` does, bit for bit, and yield after every update.
 
@@ -23,15 +23,18 @@ def iterate(model: PPO, total_timesteps: int, callback: MaybeCallback = None) ->
     :param model: a model with its environment; works for SB3's own ``PPO`` too
     :param total_timesteps: environment steps to train for, rounded up to whole rollouts
     :param callback: called while rollouts are collected, as in SB3
+    :param iteration: number of iterations that the model has behind it. It goes on from where it stands, towards the
+        same ``total_timesteps``; from 0 it starts with new episodes
     :return: the number of the iteration that has just ended, from 1
     :raises ValueError: the model has no environment
     """
     env = model.get_env()
     if env is None:
         raise ValueError("the model has no environment; remedy: model.set_env(env)")
-    total_timesteps, callback = model._setup_learn(total_timesteps, callback)
+    goes_on = iteration > 0
+    left = total_timesteps - model.num_timesteps if goes_on else total_timesteps
+    total_timesteps, callback = model._setup_learn(left, callback, reset_num_timesteps=not goes_on)
     callback.on_training_start(locals(), globals())
-    iteration = 0
     try:
         while model.num_timesteps < total_timesteps:
             if not model.collect_rollouts(env, callback, model.rollout_buffer, n_rollout_steps=model.n_steps):

@@ -33,8 +33,11 @@ class Display:
     ) -> None:
         """Leave the terminal as it was."""
 
-    def start(self, total_timesteps: int) -> None:
-        """:param total_timesteps: environment steps that will be trained"""
+    def start(self, total_timesteps: int, num_timesteps: int = 0) -> None:
+        """
+        :param total_timesteps: environment steps that will have been trained at the end
+        :param num_timesteps: those that are done before
+        """
 
     def step(self, num_timesteps: int) -> None:
         """
@@ -88,7 +91,9 @@ class ProgressBar(Display):
         )
         # Standard output stays what it is, so that it can be redirected to a file
         self._progress = Progress(*columns, console=Console(file=stream), redirect_stdout=False, expand=True)
-        self._task = self._progress.add_task("", total=None, visible=False, mean_return=math.nan, vgs_factor=None)
+        self._task = self._progress.add_task(
+            "", total=None, visible=False, mean_return=math.nan, vgs_factor=None, start_step=0
+        )
         self._next_refresh = 0.0
 
     def __enter__(self) -> ProgressBar:
@@ -100,8 +105,9 @@ class ProgressBar(Display):
     ) -> None:
         self._progress.stop()
 
-    def start(self, total_timesteps: int) -> None:
-        self._progress.reset(self._task, total=total_timesteps, visible=True)
+    def start(self, total_timesteps: int, num_timesteps: int = 0) -> None:
+        self._progress.reset(self._task, total=total_timesteps, completed=num_timesteps, visible=True)
+        self._progress.update(self._task, start_step=num_timesteps)
 
     def step(self, num_timesteps: int) -> None:
         now = time.monotonic()
@@ -127,7 +133,7 @@ class _Speed(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         total = task.total or 0.0
-        speed = task.completed / task.elapsed if task.elapsed else 0.0
+        speed = (task.completed - task.fields["start_step"]) / task.elapsed if task.elapsed else 0.0
         left = timedelta(seconds=round((total - task.completed) / speed)) if speed else "–"
         return Text(f"{task.completed:,.0f}/{total:,.0f}, {speed:,.0f} steps/s, ETA {left},")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import sb3_vgs_ppo
 from sb3_vgs_ppo.runs.config import TrainConfig
-from sb3_vgs_ppo.runs.folder import RunFolder, write_json
+from sb3_vgs_ppo.runs.folder import RunFolder, read_json, write_json
 
 RECORD_SCHEMA = 1
 
@@ -31,6 +31,20 @@ def write_record(folder: RunFolder, config: TrainConfig, command: Sequence[str],
         "parent": parent,
     }
     write_json(folder.config, record)
+
+
+def add_resumption(folder: RunFolder, config: TrainConfig, command: Sequence[str], step: int) -> None:
+    """
+    Add to the record of a run that it is continued, and put in the options with which it is.
+
+    :param config: resolved options
+    :param command: command line that continues the run
+    :param step: environment steps of the checkpoint that it is continued from
+    """
+    record = read_json(folder.config)
+    resumption = {"command": list(command), "from_step": step, "versions": _versions()}
+    resumptions = [*record.get("resumptions", []), resumption]
+    write_json(folder.config, {**record, "options": config.to_mapping(), "resumptions": resumptions})
 
 
 def _versions() -> dict[str, str]:

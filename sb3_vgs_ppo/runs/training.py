@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import signal
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch as th
-from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_vgs_ppo.errors import TrainingDiverged
+from sb3_vgs_ppo.errors import RunFolderError, TrainingDiverged
+from sb3_vgs_ppo.ppo import DistributionalPPO
 from sb3_vgs_ppo.runs.algorithm import build_model, gamma_of, resolve
 from sb3_vgs_ppo.runs.checkpointing import list_checkpoints, save_checkpoint
 from sb3_vgs_ppo.runs.config import TrainConfig, check_config
+from sb3_vgs_ppo.runs.env_state import end_unless_exact
 from sb3_vgs_ppo.runs.environments import check_environment, make_training_env
 from sb3_vgs_ppo.runs.episodes import read_episodes
 from sb3_vgs_ppo.runs.evaluation import (
@@ -30,14 +35,18 @@ from sb3_vgs_ppo.runs.evaluation import (
     evaluation_seed,
     read_evaluations,
 )
+from sb3_vgs_ppo.runs.extent import Extent
 from sb3_vgs_ppo.runs.figures import draw_curve
 from sb3_vgs_ppo.runs.folder import RunFolder, RunState, RunStatus, default_run_dir, new_run_folder
 from sb3_vgs_ppo.runs.loop import is_due, iterate
 from sb3_vgs_ppo.runs.progress import Display
+from sb3_vgs_ppo.runs.progress_csv import ProgressCsv
 from sb3_vgs_ppo.runs.record import write_record
+from sb3_vgs_ppo.runs.resume_state import ResumeState
 from sb3_vgs_ppo.runs.signals import StopRequest, stop_on_signals
 
 FINAL_EVALUATION_EPISODES = 20
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 FINAL_EVALUATION_NUMBER = 0  # those during training count from 1
 
 
@@ -81,35 +90,69 @@ def train(config: TrainConfig, *, display: Display | None = None, command: Seque
     config = resolve(config)
     check_environment(config.env_id)
     th.set_num_threads(config.torch_threads)
-    with stop_on_signals() as stop, new_run_folder(run_dir) as folder:
-        env = make_training_env(
-            config.env_id,
-            config.n_envs,
-            config.seed,
-            monitor_dir=folder.monitor,
-            normalize=config.normalize,
-            gamma=gamma_of(config),
-        )
-        try:
-            run = _Run(config, folder, build_model(config, env), display or Display(), stop)
-            write_record(folder, config, command)  # from here on, the folder is kept
-            return run.execute()
-        finally:
-            env.close()
+    with stop_on_signals() as stop, new_run_folder(run_dir) as folder, training_env(config, folder) as env:
+        run = Run(config, folder, build_model(config, env), display or Display(), stop)
+        write_record(folder, config, command)  # from here on, the folder is kept
+        return run.execute()
 
 
-class _Run:
-    """A built run, from its first rollout to its last file."""
+@contextmanager
+def training_env(config: TrainConfig, folder: RunFolder, *, append: bool = False) -> Iterator[VecEnv]:
+    """
+    The environment of a run while the block runs.
 
-    def __init__(self, config: TrainConfig, folder: RunFolder, model: PPO, display: Display, stop: StopRequest) -> None:
+    :param config: resolved options
+    :param append: go on with monitor files that are there
+    """
+    env = make_training_env(
+        config.env_id,
+        config.n_envs,
+        config.seed,
+        monitor_dir=folder.monitor,
+        normalize=config.normalize,
+        gamma=gamma_of(config),
+        append=append,
+    )
+    try:
+        yield env
+    finally:
+        env.close()
+
+
+class Run:
+    """
+    A built run, from its next rollout to its last file.
+
+    :param config: resolved options
+    :param folder: folder that this process holds
+    :param model: model with its environments
+    :param display: what the user sees meanwhile
+    :param stop: becomes true on a signal
+    :param iteration: number of rollouts behind the model, whose files the folder holds
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: RunFolder,
+        model: DistributionalPPO,
+        display: Display,
+        stop: StopRequest,
+        iteration: int = 0,
+    ) -> None:
         self.config = config
         self.folder = folder
         self.model = model
         self.display = display
         self.stop = stop
+        self.iteration = iteration
+        self.first_step = model.num_timesteps
         self.best = best_evaluation(read_evaluations(folder.evaluations))
-        formats = ["csv", "tensorboard", *(["stdout"] if config.verbose and not display.shows_bar else [])]
-        model.set_logger(configure(str(folder.path), formats))
+        self.progress = ProgressCsv(folder.progress)
+        formats: list[KVWriter] = [self.progress, TensorBoardOutputFormat(str(folder.path))]
+        if config.verbose and not display.shows_bar:
+            formats.append(HumanOutputFormat(sys.stdout))
+        model.set_logger(Logger(str(folder.path), formats))
 
     def execute(self) -> TrainingResult:
         """Train to the end or to a signal. Whatever happens, ``status.json`` says it."""
@@ -126,7 +169,13 @@ class _Run:
             self._write_status("interrupted", cause="stopped at once by a second signal")
             raise KeyboardInterrupt(f"stopped at once; {self._newest_checkpoint()}") from None
         except BaseException as error:
-            self._write_status("interrupted", cause=f"{type(error).__name__}: {error}")
+            with suppress(OSError):  # the first error says more than that of a full disk
+                self._write_status("interrupted", cause=f"{type(error).__name__}: {error}")
+            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                raise RunFolderError(
+                    f"run folder {self.folder.path} cannot be written any more: {error}; {self._newest_checkpoint()}; "
+                    "remedy: make room, then resume"
+                ) from error
             raise
         finally:
             self.model.logger.close()
@@ -134,22 +183,29 @@ class _Run:
     def _learn(self) -> None:
         config, model = self.config, self.model
         rollout = model.n_steps * model.n_envs
-        self.display.start(math.ceil(config.total_timesteps / rollout) * rollout)
+        self.display.start(math.ceil(config.total_timesteps / rollout) * rollout, self.first_step)
         self.display.message(
             f"Training on {config.env_id}: {config.total_timesteps:,} steps in {config.n_envs} environments, "
             f"seed {config.seed}, {config.device}; run folder {self.folder.path}"
         )
-        for iteration in iterate(model, config.total_timesteps, _StepCounter(self.display)):
+        steps = iterate(model, config.total_timesteps, _StepCounter(self.display), iteration=self.iteration)
+        for iteration in steps:
             if is_due(config.eval_every, model):
                 self._evaluate()
             self._show_figures()
             model.dump_logs(iteration)
             last = model.num_timesteps >= config.total_timesteps or self.stop.signal_number is not None
             if last or is_due(config.checkpoint_every, model):
-                save_checkpoint(model, self.folder.checkpoints, config.keep_checkpoints)
-                self._write_status("running")
+                self._save_checkpoint(iteration)
             if last:
                 break
+
+    def _save_checkpoint(self, iteration: int) -> None:
+        config, folder, model = self.config, self.folder, self.model
+        seed = end_unless_exact(model, config.seed)
+        state = ResumeState.of_run(model, iteration, Extent.of_run(folder, self.progress), seed)
+        save_checkpoint(model, folder.checkpoints, config.keep_checkpoints, state)
+        self._write_status("running")
 
     def _evaluate(self) -> None:
         config, model = self.config, self.model
@@ -180,7 +236,7 @@ class _Run:
             folder=folder,
             num_timesteps=model.num_timesteps,
             episodes=len(episodes),
-            steps_per_second=model.num_timesteps / seconds,
+            steps_per_second=(model.num_timesteps - self.first_step) / seconds,
             checkpoint=list_checkpoints(folder.checkpoints)[-1],
         )
         setting = f"{config.value_head} critic, {config.optimizer}, VGS {config.vgs_version}, seed {config.seed}"

@@ -42,7 +42,7 @@ class Recorder(Display):
         self.steps: list[int] = []
         self.updates: list[tuple[int, float, float | None]] = []
 
-    def start(self, total_timesteps: int) -> None:
+    def start(self, total_timesteps: int, num_timesteps: int = 0) -> None:
         self.total = total_timesteps
 
     def step(self, num_timesteps: int) -> None:

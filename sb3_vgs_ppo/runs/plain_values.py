@@ -1,0 +1,41 @@
+"""NumPy values as tensors, so that a state can be stored without pickle and comes back with the same types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch as th
+
+_ARRAY = {"dtype", "values"}
+
+
+def to_plain(value: Any) -> Any:
+    """
+    :param value: arrays and numbers of NumPy, plain Python values, and dicts, lists and tuples of them
+    :return: the same for :func:`sb3_vgs_ppo.checkpoint.dump_tensors`
+    """
+    if isinstance(value, np.ndarray | np.generic):
+        array = np.asarray(value)
+        # Tensors of unsigned integers hardly exist beyond bytes; the signed ones have the same bits
+        stored = array.view(f"i{array.itemsize}") if array.dtype.kind == "u" and array.itemsize > 1 else array
+        return {"dtype": array.dtype.name, "values": th.from_numpy(stored.copy())}
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(to_plain(item) for item in value)
+    return value
+
+
+def from_plain(value: Any) -> Any:
+    """
+    :param value: what :func:`to_plain` returned
+    :return: what it was given; arrays of no dimension become numbers of NumPy
+    """
+    if isinstance(value, dict):
+        if value.keys() == _ARRAY:
+            return value["values"].numpy().copy().view(value["dtype"])[()]
+        return {key: from_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(from_plain(item) for item in value)
+    return value

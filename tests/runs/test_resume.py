@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sb3_vgs_ppo.checkpoint import atomic
+from sb3_vgs_ppo.errors import CheckpointError, RunFolderError, UserInputError
+from sb3_vgs_ppo.ppo import DistributionalPPO
+from sb3_vgs_ppo.runs import training
+from sb3_vgs_ppo.runs.checkpointing import list_checkpoints
+from sb3_vgs_ppo.runs.config import TrainConfig
+from sb3_vgs_ppo.runs.folder import RunFolder, existing_run_folder
+from sb3_vgs_ppo.runs.progress import Display
+from sb3_vgs_ppo.runs.resuming import resume
+from sb3_vgs_ppo.runs.training import train
+
+sys.path.insert(0, str(Path(__file__).parent))
+from comparison import assert_same_run, scalars, tables
+
+ROLLOUT = 40
+CONFIG = TrainConfig(
+    total_timesteps=6 * ROLLOUT,
+    n_envs=1,
+    checkpoint_every=2 * ROLLOUT,
+    keep_checkpoints=5,
+    eval_every=2 * ROLLOUT,
+    eval_episodes=2,
+    algo_kwargs={"batch_size": 20, "n_epochs": 2, "policy_kwargs": {"net_arch": [8]}},
+)
+"""Six rollouts; checkpoints and evaluations after every second."""
+
+
+class Killed(BaseException):
+    """Stands for the end of a process where a signal would end the test."""
+
+
+class KilledAt(Display):
+    """Ends the training in the middle of a rollout, and remembers what it was told."""
+
+    def __init__(self, step: float = np.inf) -> None:
+        self.at = step
+        self.messages: list[str] = []
+
+    def step(self, num_timesteps: int) -> None:
+        if num_timesteps >= self.at:
+            raise Killed
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def _leave_out_what_takes_long(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(training, "FINAL_EVALUATION_EPISODES", 2)
+    patch.setattr(training, "draw_curve", lambda *arguments: None)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    _leave_out_what_takes_long(monkeypatch)
+
+
+def configure(folder: Path, **changes: Any) -> TrainConfig:
+    """:return: options in which a rollout has 40 steps per environment"""
+    config = replace(CONFIG, run_dir=str(folder), **changes)
+    steps = {name: getattr(config, name) * config.n_envs for name in ("total_timesteps", "checkpoint_every")}
+    return replace(
+        config,
+        **steps,
+        eval_every=config.eval_every * config.n_envs,
+        algo_kwargs={"n_steps": ROLLOUT, **CONFIG.algo_kwargs, **config.algo_kwargs},
+    )
+
+
+def train_until(config: TrainConfig, step: float) -> None:
+    with pytest.raises(Killed):
+        train(config, display=KilledAt(step))
+
+
+@pytest.mark.parametrize(
+    ("env_id", "n_envs", "value_head", "optimizer", "vgs_version", "changes"),
+    [
+        ("CartPole-v1", 1, "quantile", "adaptive-upgd", "3.0", {}),
+        ("CartPole-v1", 4, "scalar", "adam", "off", {"algo_kwargs": {"target_kl": 0.001}}),
+        ("CartPole-v1", 4, "categorical", "adamw", "1.0", {}),
+        ("Pendulum-v1", 1, "quantile", "upgd", "2.0", {"normalize": True}),
+        ("Pendulum-v1", 4, "scalar", "adaptive-upgd", "3.1", {"normalize": True}),
+        ("LunarLander-v3", 1, "categorical", "adam", "3.0", {"normalize": True}),
+        ("LunarLander-v3", 4, "quantile", "upgd", "off", {"normalize": True}),
+        ("Hopper-v5", 1, "scalar", "adam", "2.0", {"normalize": True}),
+        ("Hopper-v5", 4, "quantile", "adaptive-upgd", "3.0", {"normalize": True}),
+        ("BipedalWalker-v3", 2, "quantile", "adaptive-upgd", "3.1", {}),
+    ],
+)
+def test_a_resumed_run_equals_one_that_was_never_interrupted(
+    env_id: str, n_envs: int, value_head: Any, optimizer: Any, vgs_version: str, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    options = {"env_id": env_id, "n_envs": n_envs, "value_head": value_head, "optimizer": optimizer}
+    options |= {"vgs_version": vgs_version, **changes}
+    train(configure(tmp_path / "whole", **options))
+    config = configure(tmp_path / "killed", **options)
+    train_until(config, 4.5 * ROLLOUT * n_envs)
+    with pytest.raises(Killed):
+        resume(tmp_path / "killed", display=KilledAt(5.9 * ROLLOUT * n_envs))
+    resume(tmp_path / "killed")
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """:return: a run that was never interrupted"""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        _leave_out_what_takes_long(patch)
+        train(configure(path))
+    return path
+
+
+def run_in_child(run: Callable[[], object]) -> int:
+    """:return: exit status of a forked process, minus the signal that killed it"""
+    child = os.fork()
+    if child == 0:
+        try:
+            run()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill_in(monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], call: int) -> None:
+    """Let a process kill itself in the n-th call of a function, before anything of it is done."""
+    owner, name = place
+    original = getattr(owner, name)
+    calls = iter(range(1, 10**9))
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, function)
+
+
+PLACES = {
+    "rollout": (DistributionalPPO, "_update_info_buffer"),
+    "update": (DistributionalPPO, "_apply_gradients"),
+    "save, before the file is on disk": (atomic.os, "fsync"),
+    "save, before the file takes its place": (atomic.os, "replace"),
+    "save, before old ones are removed": (training, "is_due"),
+}
+CALLS = {"rollout": 240, "update": 24, "save, before the file is on disk": 40}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("place", PLACES)
+def test_kill_9_at_any_moment(
+    place: str, seed: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three seeded random moments in each place; after half of them the resumed run is killed once more."""
+    random = np.random.default_rng([seed, list(PLACES).index(place)])
+    folder = tmp_path / "run"
+    run: Callable[[], object] = lambda: train(configure(folder))  # noqa: E731
+    for _ in range(1 + seed % 2):
+        with monkeypatch.context() as patch:
+            kill_in(patch, PLACES[place], int(random.integers(1, CALLS.get(place, 12))))
+            assert run_in_child(run) in (0, -signal.SIGKILL)
+        if not (folder / "config.json").exists():
+            shutil.rmtree(folder)  # nothing was begun
+            run = lambda: train(configure(folder))  # noqa: E731
+        else:
+            run = lambda: resume(folder)  # noqa: E731
+    run()
+    assert_same_run(whole, folder)
+
+
+def test_a_run_without_checkpoint_starts_again_in_its_folder(whole: Path, tmp_path: Path) -> None:
+    train_until(configure(tmp_path / "run"), 1.5 * ROLLOUT)
+    (tmp_path / "run" / "checkpoints").mkdir()
+    (tmp_path / "run" / "checkpoints" / ".80.zip.0123.vgs-tmp").write_bytes(b"half a checkpoint")
+    display = KilledAt()
+    resume(tmp_path / "run", display=display)
+    assert display.messages[0] == "Resuming from step 0: no checkpoint was saved yet"
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_is_passed_over(whole: Path, tmp_path: Path) -> None:
+    train_until(configure(tmp_path / "run"), 4.5 * ROLLOUT)
+    newest = tmp_path / "run" / "checkpoints" / "160.zip"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    display = KilledAt()
+    resume(tmp_path / "run", display=display)
+    assert display.messages[0].startswith(f"Checkpoint 160.zip cannot be used: {newest}: ")
+    assert display.messages[1] == f"Resuming from {newest.with_name('80.zip')}"
+    newest.with_suffix(".zip.unusable").unlink()
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_without_a_whole_checkpoint_there_is_an_error(tmp_path: Path) -> None:
+    train_until(configure(tmp_path / "run"), 4.5 * ROLLOUT)
+    for path in list_checkpoints(tmp_path / "run" / "checkpoints"):
+        path.write_bytes(path.read_bytes()[:1000])
+    before = tables(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="none of its 2 checkpoints can be used"):
+        resume(tmp_path / "run")
+    assert tables(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("name", ["evaluations.csv", "monitor/0.monitor.csv", "progress.csv"])
+def test_a_table_that_is_too_short_is_noticed(name: str, tmp_path: Path) -> None:
+    train_until(configure(tmp_path / "run"), 4.5 * ROLLOUT)
+    (tmp_path / "run" / name).write_text("")
+    with pytest.raises(CheckpointError, match=f"{name}: 0 (bytes|rows), but the checkpoint was written after "):
+        resume(tmp_path / "run")
+
+
+def test_event_files_may_be_deleted(tmp_path: Path) -> None:
+    train_until(configure(tmp_path / "run"), 4.5 * ROLLOUT)
+    for path in (tmp_path / "run").glob("events.*"):
+        path.unlink()
+    resume(tmp_path / "run")
+    assert [step for step, _ in scalars(tmp_path / "run")["train/loss"]] == [200, 240]
+
+
+def test_a_finished_run_is_left_alone(whole: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    assert resume(whole) is None
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+def test_a_finished_run_goes_on_to_a_larger_total(tmp_path: Path) -> None:
+    """Twice three rollouts equal six: nothing in these options is scheduled, and CartPole's episodes go on."""
+    whole = configure(tmp_path / "whole", checkpoint_every=3 * ROLLOUT)
+    train(whole)
+    train(replace(whole, run_dir=str(tmp_path / "twice"), total_timesteps=3 * ROLLOUT))
+    with pytest.raises(UserInputError, match="--total-timesteps 120: the run has 120 steps; remedy: a larger number"):
+        resume(tmp_path / "twice", 120)
+    resume(tmp_path / "twice", 6 * ROLLOUT, command=["resume", "twice"])
+    for name in ("whole", "twice"):
+        (tmp_path / name / "checkpoints" / "120.zip").unlink()  # where the schedule was another one
+    assert_same_run(tmp_path / "whole", tmp_path / "twice")
+    record = json.loads((tmp_path / "twice" / "config.json").read_text())
+    assert record["options"]["total_timesteps"] == 240
+    assert [(each["command"], each["from_step"]) for each in record["resumptions"]] == [(["resume", "twice"], 120)]
+
+
+def test_a_signal_saves_what_resume_continues(whole: Path, tmp_path: Path) -> None:
+    """CartPole's environments are snapshots, so that a checkpoint between those that were planned changes nothing."""
+
+    class Stopped(Display):
+        def step(self, num_timesteps: int) -> None:
+            if num_timesteps == 90:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    result = train(configure(tmp_path / "run"), display=Stopped())
+    assert result.checkpoint.name == "120.zip"
+    resume(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "120.zip").unlink()
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_a_folder_in_use_is_refused(whole: Path) -> None:
+    with existing_run_folder(whole), pytest.raises(RunFolderError, match="is in use by another live process"):
+        resume(whole)
+
+
+def test_what_is_not_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="is not a run folder"):
+        resume(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(model: DistributionalPPO, path: Path, **kwargs: Any) -> None:
+        if path.name == "160.zip":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save(model, path, **kwargs)
+
+    save = DistributionalPPO.save
+    with monkeypatch.context() as patch:
+        patch.setattr(DistributionalPPO, "save", full)
+        with pytest.raises(RunFolderError, match=r"No space left on device.*; newest checkpoint: .*80.zip; remedy: "):
+            train(configure(tmp_path / "run"))
+    status = RunFolder(tmp_path / "run").read_status()
+    assert (status.state, "No space left" in str(status.cause)) == ("interrupted", True)
+    resume(tmp_path / "run")
+    assert_same_run(whole, tmp_path / "run")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_refused(whole: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    copy.chmod(0o555)
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        resume(copy)
+    copy.chmod(0o755)
