@@ -180,8 +180,9 @@ def _skeleton(
         kwargs.get("features_extractor_class") or policy_class.default_features_extractor_class
     )
     kwargs["ortho_init"] = False
-    with th.random.fork_rng([]), th.device("meta"):
-        return _Skeleton(*both, lambda _: 0.0, **kwargs).state_dict()
+    with th.device("meta"):
+        # On copies of the spaces: extractors draw a sample, and the model's own draw is to be the first.
+        return _Skeleton(*copy.deepcopy(both), lambda _: 0.0, **kwargs).state_dict()
 
 
 def _is_number(value: Any) -> bool:

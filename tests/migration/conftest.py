@@ -16,7 +16,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
 from stable_baselines3.common.utils import LinearSchedule
 
-from sb3_vgs_ppo.checkpoint import load_tensors
+from sb3_vgs_ppo.checkpoint import MANIFEST, Manifest, load_tensors, write_archive, write_checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "legacy"
 SMALL: dict[str, Any] = {"n_steps": 32, "batch_size": 16, "n_epochs": 2, "seed": 3, "device": "cpu"}
@@ -77,3 +77,18 @@ def golden() -> Callable[[str], dict[str, Any]]:
     """What a golden file must give."""
     expected = load_tensors((GOLDEN / "expected.pt").read_bytes(), "expected.pt", "expected.pt")
     return lambda name: expected[name]
+
+
+@pytest.fixture
+def rewrite() -> Callable[[Path, dict[str, bytes]], None]:
+    """Write members under the description that they hold, if any, with digests computed anew."""
+
+    def rewrite(path: Path, members: dict[str, bytes]) -> None:
+        content = dict(members)
+        manifest = content.pop(MANIFEST, None)
+        if manifest is None:
+            write_archive(path, content)
+        else:
+            write_checkpoint(path, content, Manifest.from_json(manifest, str(path)))
+
+    return rewrite
