@@ -64,7 +64,7 @@ def make_evaluation_env(env_id: str, n_envs: int, seed: int, training_env: VecEn
     trained = unwrap_vec_normalize(training_env)
     if trained is not None:
         options = _normalized_observations(env.observation_space)
-        normalized = VecNormalize(env, training=False, norm_reward=False, clip_obs=trained.clip_obs, **options)
+        normalized = VecNormalize(env, training=False, norm_reward=False, **options)
         if trained.norm_obs:
             normalized.obs_rms = trained.obs_rms
         env = normalized

@@ -109,17 +109,18 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(short_config: Con
     assert first.final_evaluation == second.final_evaluation != other.final_evaluation
 
 
-def test_evaluations_can_be_repeated_from_what_was_saved(short_config: Configure) -> None:
-    """The table, the best model and the seeds belong together."""
-    config = short_config()
-    result = train(config)
-    evaluations = read_evaluations(result.folder.evaluations)
+def test_evaluations_can_be_repeated_from_what_was_saved(short_config: Configure, tmp_path: Path) -> None:
+    config = short_config(keep_checkpoints=4)
+    folder = train(config).folder
+    evaluations = read_evaluations(folder.evaluations)
     assert [evaluation.step for evaluation in evaluations] == [256, 512]
     best = max(evaluations, key=lambda evaluation: evaluation.mean_reward)
-    env = make_training_env(config.env_id, 2, 0, monitor_dir=result.folder.path / "again")
-    model = DistributionalPPO.load(result.folder.best_model, env=env)
-    number = best.step // config.eval_every
-    assert evaluate(model, config.env_id, 2, config.eval_episodes, evaluation_seed(config.seed, number)) == best
+    saved = [(folder.checkpoints / f"{each.step}.zip", each) for each in evaluations] + [(folder.best_model, best)]
+    env = make_training_env(config.env_id, 2, 0, monitor_dir=tmp_path / "monitor")
+    for path, evaluation in saved:
+        model = DistributionalPPO.load(path, env=env)
+        seed = evaluation_seed(config.seed, evaluation.step // config.eval_every)
+        assert evaluate(model, config.env_id, 2, config.eval_episodes, seed) == evaluation
 
 
 def test_normalization_statistics_are_saved_with_the_model(short_config: Configure) -> None:
