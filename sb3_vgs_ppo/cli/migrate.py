@@ -26,7 +26,7 @@ PLAIN_WIDTH = 120
 
 @dataclass(frozen=True)
 class MigrateOptions:
-    """Bring a checkpoint of an older VGS version, a zip of SB3's PPO or a VGS state up to date, without executing it."""
+    """Bring a checkpoint of an older VGS version, a zip of SB3's PPO or a VGS state up to date, executing nothing."""
 
     src: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SRC")]
     """File to read; it is never changed."""

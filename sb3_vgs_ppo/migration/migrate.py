@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 from collections.abc import Iterable
@@ -21,10 +20,8 @@ from sb3_vgs_ppo.checkpoint import (
     atomic_write,
     dump_tensors,
     load_tensors,
-    open_checkpoint,
     read_archive,
     read_vgs_state,
-    write_checkpoint,
 )
 from sb3_vgs_ppo.checkpoint.archive import load_path
 from sb3_vgs_ppo.checkpoint.summary import Kind
@@ -131,11 +128,8 @@ def _migrate_model(blueprint: Blueprint, target: Path, steps: Iterable[Step], ki
         notes += of_step
     extra, of_extra = _extra_members(blueprint)
     model = _build_quietly(migrated)
-    content = io.BytesIO()
-    model.save(content)
-    saved = open_checkpoint(read_archive(content))
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(target, {**saved.archive.members, **extra}, saved.manifest)
+    model.save(target, extra_members=extra)
     return MigrationReport(
         **vars(_notes_on_what_is_equal(blueprint, migrated, model) + of_extra + notes),
         source=blueprint.file,
