@@ -1,4 +1,4 @@
-"""``sb3-vgs-ppo benchmark`` from a checkout: python scripts/benchmark.py --help"""
+"""``python scripts/benchmark.py …`` is ``sb3-vgs-ppo benchmark …``."""
 
 import sys
 
