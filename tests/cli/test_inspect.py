@@ -134,3 +134,8 @@ def test_what_cannot_be_inspected(name: str, message: str, tmp_path: Path, capsy
     assert err.startswith("error: ")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_an_unknown_option_is_named_and_not_what_it_swallowed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "--jsom", "agent.zip"]) == 2
+    assert capsys.readouterr().err == "error: no option '--jsom'; did you mean '--json'?\n"
