@@ -51,7 +51,9 @@ def draw_comparison(
     else:
         _draw_run(returns, factors, old_run, old_label, _OLD, 0)
     _draw_run(returns, factors, new_run, new_label, _NEW, offset)
-    returns.set(title=f"{env_id}: returns", ylabel=f"episode return (mean of {_WINDOW}; points: evaluations)")
+    returns.set(
+        title=f"{env_id}: mean of the last {_WINDOW} training episodes; points: evaluations", ylabel="episode return"
+    )
     factors.set(title="What VGS did", ylabel="scaling factor of the gradients", ylim=(-0.03, 1.05))
     for axes in (returns, factors):
         axes.set(xlabel="environment steps", xlim=(0, None))
