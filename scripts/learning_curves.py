@@ -4,7 +4,7 @@ The baseline is trained by the same command with a scalar critic, Adam and VGS o
 (tests/ppo/test_parity.py, tests/runs/test_baseline.py).
 
 Every cell (environment x agent x seed) is one ``sb3-vgs-ppo train`` in a process of its own. A finished cell is kept,
-so an interrupted call continues where it stopped. Writes ``curves.csv``, ``table.md`` and ``curves.png``.
+so an interrupted call continues where it stopped. Writes ``curves.csv`` and ``curves.png`` and prints the table.
 """
 
 from __future__ import annotations
@@ -136,7 +136,6 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     curves = collect(options.seeds, options.runs)
     curves.to_csv(options.out / "curves.csv", index=False, float_format="%.5g")
-    (options.out / "table.md").write_text(table(options.seeds, options.runs))
     draw(curves, options.out / "curves.png")
     print(table(options.seeds, options.runs))
     print("written to", options.out)
