@@ -1,9 +1,9 @@
 """Environments at a checkpoint: a snapshot where that is exact, the end of the episodes where it is not.
 
-A snapshot is exact where everything that decides an environment's future is known by name. Many environments keep it
-in a physics engine that gives out only a part of it. Their episodes are ended at every checkpoint, as a truncation,
-and begun anew with a seed that follows from the run's seed and the step; in runs that are never interrupted too, so
-that an interrupted one can repeat it.
+A snapshot is exact where everything that decides an environment's future is known by name: in gymnasium's classic
+control and MuJoCo. Other environments keep it out of reach, in a physics engine or an emulator. Their episodes are
+ended at every checkpoint, as a truncation, and begun anew with a seed that follows from the run's seed and the step; in
+runs that are never interrupted too, so that an interrupted one can repeat it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_vgs_ppo._types import StateDict
+from sb3_vgs_ppo.runs.mujoco_state import is_mujoco, load_mujoco_state, mujoco_state
 from sb3_vgs_ppo.runs.plain_values import from_plain, to_plain
 
 SNAPSHOT_ATTRIBUTES: dict[type[gym.Env[Any, Any]], tuple[str, ...]] = {
@@ -48,7 +49,8 @@ def can_snapshot(env: VecEnv) -> bool:
     :param env: training environment
     :return: whether all that changes in its environments is known
     """
-    return all(type(layer) in SNAPSHOT_ATTRIBUTES for one in _environments(env) for layer in _layers(one))
+    layers = [layer for one in _environments(env) for layer in _layers(one)]
+    return all(type(layer) in SNAPSHOT_ATTRIBUTES or is_mujoco(layer) for layer in layers)
 
 
 def end_unless_exact(model: PPO, run_seed: int) -> int | None:
@@ -78,13 +80,13 @@ def end_unless_exact(model: PPO, run_seed: int) -> int | None:
 def environment_states(env: VecEnv) -> list[StateDict]:
     """
     :param env: training environment
-    :return: per environment what :data:`SNAPSHOT_ATTRIBUTES` names by layer, the outermost first (a layer that is not
-        known has none), and, for a snapshot, the states of its random generators
+    :return: per environment the states of its layers, the outermost first (a layer that is not known has none), and,
+        for a snapshot, those of its random generators
     """
     exact = can_snapshot(env)
     return [
         {
-            "layers": [_attributes(layer) for layer in _layers(one)],
+            "layers": [_layer_state(layer) for layer in _layers(one)],
             "generators": [to_plain(generator.bit_generator.state) for generator in _generators(one)] if exact else [],
         }
         for one in _environments(env)
@@ -104,8 +106,11 @@ def load_environment_states(env: VecEnv, states: list[StateDict], seed: int | No
     # The innermost one: VecNormalize would count the observations of this reset
     env.unwrapped.reset()
     for one, state in zip(_environments(env), states, strict=True):
-        for layer, attributes in zip(_layers(one), state["layers"], strict=True):
-            vars(layer).update(from_plain(attributes))
+        for layer, layer_state in zip(_layers(one), state["layers"], strict=True):
+            if is_mujoco(layer):
+                load_mujoco_state(layer, layer_state)
+            else:
+                vars(layer).update(from_plain(layer_state))
         for generator, generator_state in zip(_generators(one), state["generators"], strict=False):
             generator.bit_generator.state = from_plain(generator_state)
 
@@ -139,7 +144,9 @@ def _seed(env: VecEnv, seed: int) -> None:
         one.action_space.seed(seed + number)
 
 
-def _attributes(layer: gym.Env[Any, Any]) -> StateDict:
+def _layer_state(layer: gym.Env[Any, Any]) -> StateDict:
+    if is_mujoco(layer):
+        return mujoco_state(layer)
     return {name: to_plain(getattr(layer, name)) for name in SNAPSHOT_ATTRIBUTES.get(type(layer), ())}
 
 

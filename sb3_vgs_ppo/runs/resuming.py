@@ -54,6 +54,7 @@ def resume(
                 raise UserInputError(
                     f"--total-timesteps {total_timesteps}: the run has {usable.step} steps; remedy: a larger number"
                 )
+            display.message(f"Schedules follow {total_timesteps:,} steps from here on, not {config.total_timesteps:,}")
             config = replace(config, total_timesteps=total_timesteps)
         check_config(config)
         check_environment(config.env_id)

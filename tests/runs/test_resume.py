@@ -161,16 +161,16 @@ PLACES = {
 CALLS = {"rollout": 240, "update": 24, "save, before the file is on disk": 40}
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("place", PLACES)
 def test_kill_9_at_any_moment(
     place: str, seed: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three seeded random moments in each place; after half of them the resumed run is killed once more."""
+    """Three seeded random moments in each place: in one run, and in another and its resumption."""
     random = np.random.default_rng([seed, list(PLACES).index(place)])
     folder = tmp_path / "run"
     run: Callable[[], object] = lambda: train(configure(folder))  # noqa: E731
-    for _ in range(1 + seed % 2):
+    for _ in range(1 + seed):
         with monkeypatch.context() as patch:
             kill_in(patch, PLACES[place], int(random.integers(1, CALLS.get(place, 12))))
             assert run_in_child(run) in (0, -signal.SIGKILL)

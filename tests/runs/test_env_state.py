@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_vgs_ppo.checkpoint import dump_tensors, load_tensors
+from sb3_vgs_ppo.runs.env_state import (
+    can_snapshot,
+    end_unless_exact,
+    environment_states,
+    load_environment_states,
+    reset_seed,
+)
+from sb3_vgs_ppo.runs.environments import make_training_env
+
+CLASSIC = ["Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"]
+MUJOCO = [
+    *("Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedDoublePendulum", "InvertedPendulum"),
+    *("Pusher", "Reacher", "Swimmer", "Walker2d"),
+]
+
+
+def make(env_id: str, tmp_path: Path, seed: int) -> VecEnv:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make_training_env(env_id, 2, seed, monitor_dir=tmp_path / f"monitor-{seed}")
+
+
+def play(env: VecEnv, n_steps: int, seed: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, list[float]]]:
+    """:return: observations, rewards, ends, and returns of finished episodes of every step"""
+    random = np.random.default_rng(seed)
+    steps = []
+    for _ in range(n_steps):
+        space = env.action_space
+        if isinstance(space, gym.spaces.Discrete):
+            actions = random.integers(space.n, size=2)
+        else:
+            actions = random.uniform(space.low, space.high, size=(2, *space.shape)).astype(space.dtype)
+        observations, rewards, dones, infos = env.step(actions)
+        steps.append((observations, rewards, dones, [info["episode"]["r"] for info in infos if "episode" in info]))
+    return steps
+
+
+@pytest.mark.parametrize("env_id", [*CLASSIC, *(f"{name}-v5" for name in MUJOCO)])
+def test_a_snapshot_goes_on_exactly(env_id: str, tmp_path: Path) -> None:
+    env = make(env_id, tmp_path, seed=0)
+    env.reset()
+    play(env, 37, seed=1)
+    states = load_tensors(dump_tensors(environment_states(env)), "file", "member")
+    other = make(env_id, tmp_path, seed=5)
+    load_environment_states(other, states, seed=None)
+    going_on = play(env, 250, seed=2)  # over the end of most episodes: the next one starts from the same generator
+    resumed = play(other, 250, seed=2)
+    for one, another in zip(going_on, resumed, strict=True):
+        for left, right in zip(one, another, strict=True):
+            np.testing.assert_array_equal(left, right)
+    if env_id not in ("HalfCheetah-v5", "HumanoidStandup-v5", "MountainCarContinuous-v0", "Swimmer-v5", "Acrobot-v1"):
+        assert any(returns for *_, returns in going_on)
+
+
+@pytest.mark.parametrize("env_id", ["LunarLander-v3", "BipedalWalker-v3"])
+def test_where_a_snapshot_is_not_exact_new_episodes_begin(env_id: str, tmp_path: Path) -> None:
+    env = make(env_id, tmp_path, seed=0)
+    assert not can_snapshot(env)
+    model = PPO("MlpPolicy", env, n_steps=8, batch_size=16, n_epochs=1, device="cpu").learn(16)
+    seed = end_unless_exact(model, run_seed=3)
+    assert seed == reset_seed(3, 16) != reset_seed(3, 32)
+    assert model._last_episode_starts.tolist() == [True, True]  # type: ignore[union-attr]
+    first, _ = gym.make(env_id).reset(seed=seed + 1)
+    np.testing.assert_array_equal(model._last_obs[1], first)  # type: ignore[index]
+    other = make(env_id, tmp_path, seed=5)
+    other.reset()
+    load_environment_states(other, environment_states(env), seed)
+    for one, another in zip(play(env, 200, seed=2), play(other, 200, seed=2), strict=True):
+        np.testing.assert_array_equal(one[0], another[0])
+
+
+def test_a_wrapper_that_is_not_known_prevents_a_snapshot(tmp_path: Path) -> None:
+    env = make("CartPole-v1", tmp_path, seed=0)
+    assert can_snapshot(env)
+    monitor = env.unwrapped.envs[0]  # type: ignore[attr-defined]
+    monitor.env = gym.wrappers.TransformReward(monitor.env, lambda reward: reward)
+    assert not can_snapshot(env)
+
+
+def test_what_can_go_on_is_left_alone(tmp_path: Path) -> None:
+    model = PPO("MlpPolicy", make("CartPole-v1", tmp_path, 0), n_steps=8, batch_size=16, n_epochs=1).learn(16)
+    before = model._last_obs
+    assert end_unless_exact(model, run_seed=3) is None
+    assert model._last_obs is before
