@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sb3_vgs_ppo.cli.options import parse_options
+from sb3_vgs_ppo.cli.shell import program
 from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.runs.config_file import read_config_file
 
@@ -72,8 +73,8 @@ def _print_finished(result: TrainingResult) -> None:
         f"Run folder: {folder.path}\n"
         f"  {folder.curve.name}: learning curve\n"
         f"  {folder.final_model.name}: the final agent; {folder.best_model.name}: the best at an evaluation\n"
-        f"TensorBoard: tensorboard --logdir {shlex.quote(str(folder.path))}\n"
-        f"Next: sb3-vgs-ppo inspect {shlex.quote(str(folder.path))}"
+        f"TensorBoard: {program('tensorboard')} --logdir {shlex.quote(str(folder.path))}\n"
+        f"Next: {program('sb3-vgs-ppo')} inspect {shlex.quote(str(folder.path))}"
     )
 
 
@@ -81,5 +82,5 @@ def _print_stopped(result: TrainingResult) -> None:
     print(
         f"Stopped after {result.num_timesteps:,} steps; everything so far is saved.\n"
         f"Run folder: {result.folder.path}\n"
-        f"Next: sb3-vgs-ppo resume {shlex.quote(str(result.folder.path))}"
+        f"Next: {program('sb3-vgs-ppo')} resume {shlex.quote(str(result.folder.path))}"
     )

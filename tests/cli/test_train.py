@@ -23,6 +23,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sb3_vgs_ppo.cli.main import main
+from sb3_vgs_ppo.cli.shell import program
 from sb3_vgs_ppo.ppo import DistributionalPPO
 from sb3_vgs_ppo.runs.evaluation import evaluate, evaluation_seed, read_evaluations
 from sb3_vgs_ppo.runs.folder import RunFolder
@@ -90,7 +91,7 @@ def test_what_is_printed_is_what_is_written(finished: tuple[RunFolder, str]) -> 
     assert lines[3].startswith(f"Finished: 512 steps, {len(ended)} episodes, ")
     assert lines[3].endswith(f"{summary['steps_per_second']:,.0f} steps/s")
     assert f"Run folder: {folder.path}" in lines
-    assert lines[-1] == f"Next: sb3-vgs-ppo inspect {folder.path}"
+    assert lines[-1] == f"Next: {program('sb3-vgs-ppo')} inspect {folder.path}"
 
 
 def test_the_final_evaluation_can_be_repeated(finished: tuple[RunFolder, str]) -> None:
@@ -252,7 +253,7 @@ def test_sigterm_saves_and_a_folder_in_use_is_refused(
     )
     assert lines[1] == f"Stopped after {status.num_timesteps:,} steps; everything so far is saved."
     assert "\x1b" not in out
-    assert lines[-1] == f"Next: sb3-vgs-ppo resume {folder.path}"
+    assert lines[-1] == f"Next: {program('sb3-vgs-ppo')} resume {folder.path}"
 
 
 @pytest.fixture
@@ -296,7 +297,7 @@ def test_a_terminal_shows_a_bar_and_ctrl_c_stops(
     process, terminal = on_a_terminal
     read_until(terminal, r"\d/1,000,000,000, [\d,]+ steps/s, ETA .*, return \d+\.\d, VGS \d\.\d\d")
     os.write(terminal, b"\x03")
-    out = read_until(terminal, r"Next: sb3-vgs-ppo resume .*\n")
+    out = read_until(terminal, r"Next: \S*sb3-vgs-ppo resume .*\n")
     assert process.wait(timeout=120) == 128 + signal.SIGINT
     assert "Stopping after this update. Ctrl-C again stops at once." in out
     status = RunFolder(tmp_path / "run").read_status()
