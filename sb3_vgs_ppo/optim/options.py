@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, Literal, TypeAlias, get_args
 
 from torch import Tensor
@@ -39,13 +41,21 @@ def check_options(options: Options) -> None:
         ("sigma", "sigma value"),
         ("eps", "epsilon value"),
     ):
-        if name in options and not options[name] >= 0.0:
-            raise UserInputError(f"Invalid {label}: {options[name]} (must be >= 0)")
+        if name in options and not (isinstance(options[name], Real) and 0.0 <= options[name] < math.inf):
+            raise UserInputError(f"Invalid {label}: {options[name]} (must be a finite number >= 0)")
     if not 0.0 <= options["beta_utility"] < 1.0:
         raise UserInputError(f"Invalid beta_utility value: {options['beta_utility']} (must be in [0, 1))")
-    for i, beta in enumerate(options.get("betas", ())):
-        if not 0.0 <= beta < 1.0:
-            raise UserInputError(f"Invalid beta parameter at index {i}: {beta} (must be in [0, 1))")
+    _check_betas(options.get("betas", (0.0, 0.0)))
     for name, choices in (("utility_normalization", get_args(UtilityNormalization)), ("noise", get_args(Noise))):
         if options[name] not in choices:
             raise UserInputError(f"Invalid {name} value: {options[name]!r} (must be one of {', '.join(choices)})")
+    if options["foreach"] not in (None, True, False):
+        raise UserInputError(f"Invalid foreach value: {options['foreach']!r} (must be True, False or None)")
+
+
+def _check_betas(betas: tuple[float, ...]) -> None:
+    if len(betas) != 2:
+        raise UserInputError(f"Invalid betas: {betas} (must be two numbers)")
+    for i, beta in enumerate(betas):
+        if not 0.0 <= beta < 1.0:
+            raise UserInputError(f"Invalid beta parameter at index {i}: {beta} (must be in [0, 1))")

@@ -7,9 +7,11 @@ bit for bit; a test keeps it so. Specification: section "DistributionalPPO".
 
 from __future__ import annotations
 
+import inspect
 import io
 import pathlib
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -32,7 +34,7 @@ from stable_baselines3.common.utils import explained_variance
 from sb3_vgs_ppo._types import VgsPlacement
 from sb3_vgs_ppo.checkpoint import save_model_archive
 from sb3_vgs_ppo.distributional import ScalarHead
-from sb3_vgs_ppo.errors import TrainingDiverged
+from sb3_vgs_ppo.errors import TrainingDiverged, UserInputError
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
 from sb3_vgs_ppo.ppo.persistence import describe, environment_members
 from sb3_vgs_ppo.ppo.policies import CnnPolicy, DistributionalActorCriticPolicy, MlpPolicy, MultiInputPolicy
@@ -41,6 +43,9 @@ from sb3_vgs_ppo.scaling import VarianceGradientScaler
 SelfDistributionalPPO = TypeVar("SelfDistributionalPPO", bound="DistributionalPPO")
 
 Minibatch = RolloutBufferSamples | DictRolloutBufferSamples
+
+_SET_BY_PPO = {"parameters", "version", "logger"}
+"""Arguments of the scaler that ``vgs_kwargs`` cannot set."""
 
 
 class DistributionalPPO(PPO):
@@ -59,10 +64,10 @@ class DistributionalPPO(PPO):
         :class:`sb3_vgs_ppo.scaling.VarianceGradientScaler`, e.g. ``dict(alpha=0.5)``
     :param vgs_placement: scale gradients before or after they are clipped to ``max_grad_norm``. The statistics are of
         the raw gradient either way. Clipping after scaling undoes the scaling wherever the scaled norm still exceeds
-        ``max_grad_norm`` (``vgs/clip_fraction`` says how often)
+        ``max_grad_norm`` (``vgs/clip_fraction`` says how often). Without a scaler it has nothing to place
     :param max_nonfinite_updates: number of updates in a row that are skipped because their loss or gradient norm is not
         finite before :class:`sb3_vgs_ppo.errors.TrainingDiverged` is raised
-    :raises ValueError: an argument that cannot be used, with its value and the remedy
+    :raises UserInputError: (a ValueError) an argument that cannot be used, with its value and the remedy
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -134,6 +139,10 @@ class DistributionalPPO(PPO):
             device=device,
             _init_setup_model=False,
         )
+        if vgs_kwargs and vgs_version is None:  # here only: ``load(path, vgs_version=None)`` switches VGS off
+            raise UserInputError(
+                f"vgs_kwargs={vgs_kwargs!r} has no effect with vgs_version=None; remedy: drop one of them"
+            )
         self.vgs_version = vgs_version
         self.vgs_kwargs = vgs_kwargs
         self.vgs_placement = vgs_placement
@@ -146,10 +155,11 @@ class DistributionalPPO(PPO):
     def _setup_model(self) -> None:
         # Here and not in __init__, because ``load`` sets attributes and then calls this.
         self._check_arguments()
+        clip_range_vf = self.clip_range_vf  # as the user gave it; SB3 wraps it
         super()._setup_model()
-        if self.clip_range_vf is not None and not isinstance(self.policy.value_net, ScalarHead):
-            raise ValueError(
-                f"clip_range_vf={self.clip_range_vf!r} needs a scalar critic, not {self.policy.value_head!r}: "
+        if clip_range_vf is not None and not isinstance(self.policy.value_net, ScalarHead):
+            raise UserInputError(
+                f"clip_range_vf={clip_range_vf!r} needs a scalar critic, not {self.policy.value_head!r}: "
                 "shifting a clipped mean lets the variance of the predicted distribution grow; "
                 "remedy: clip_range_vf=None, or policy_kwargs=dict(value_head='scalar')"
             )
@@ -161,19 +171,25 @@ class DistributionalPPO(PPO):
 
     def _check_arguments(self) -> None:
         if self.vgs_placement not in ("before_clip", "after_clip"):
-            raise ValueError(f"vgs_placement={self.vgs_placement!r}; remedy: 'before_clip' or 'after_clip'")
-        if self.max_nonfinite_updates < 1:
-            raise ValueError(f"max_nonfinite_updates={self.max_nonfinite_updates!r}; remedy: at least 1")
-        if self.vgs_kwargs and self.vgs_version is None:
-            raise ValueError(
-                f"vgs_kwargs={self.vgs_kwargs!r} has no effect with vgs_version=None; remedy: drop one of them"
+            raise UserInputError(f"vgs_placement={self.vgs_placement!r}; remedy: 'before_clip' or 'after_clip'")
+        if not isinstance(self.max_nonfinite_updates, Integral) or self.max_nonfinite_updates < 1:
+            raise UserInputError(
+                f"max_nonfinite_updates={self.max_nonfinite_updates!r}; remedy: a whole number of at least 1"
             )
-        reserved = {"parameters", "version", "logger"} & set(self.vgs_kwargs or {})
-        if reserved:
-            raise ValueError(
-                f"vgs_kwargs has {sorted(reserved)}, which DistributionalPPO sets itself; remedy: vgs_version for the "
-                "version, and drop the rest"
+        if not issubclass(self.policy_class, DistributionalActorCriticPolicy):
+            raise UserInputError(
+                f"policy {self.policy_class.__name__} has no value head; remedy: 'MlpPolicy', 'CnnPolicy', "
+                "'MultiInputPolicy', or a class derived from DistributionalActorCriticPolicy"
             )
+        taken = set(inspect.signature(VarianceGradientScaler).parameters) - _SET_BY_PPO
+        for name in self.vgs_kwargs or {}:
+            if name in _SET_BY_PPO:
+                raise UserInputError(
+                    f"vgs_kwargs has {name!r}, which DistributionalPPO sets itself; "
+                    "remedy: vgs_version for the version, and drop the rest"
+                )
+            if name not in taken:
+                raise UserInputError(f"vgs_kwargs has {name!r}; remedy: one of {', '.join(sorted(taken))}")
 
     def train(self) -> None:
         """
@@ -269,28 +285,26 @@ class DistributionalPPO(PPO):
         """
         self.policy.optimizer.zero_grad()
         loss.backward()
-        grad_norm = self._scale_and_clip(log)
-        finite = th.isfinite(loss.detach()) & th.isfinite(grad_norm)
-        log.add(grad_norm=grad_norm, skipped_updates=(~finite).float())
-        if not finite:  # the one host read of a minibatch
-            self._skip_update()
-            return
-        self._nonfinite_in_a_row = 0
-        self.policy.optimizer.step()
-        if self.vgs is not None:
-            self.vgs.step()
-
-    def _scale_and_clip(self, log: MinibatchLog) -> th.Tensor:
-        """:return: 0-d gradient norm as clipping met it"""
         if self.vgs is not None:
             self.vgs.observe()
             if self.vgs_placement == "before_clip":
                 self.vgs.scale()
-        grad_norm = th.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        parameters = [parameter for parameter in self.policy.parameters() if parameter.grad is not None]
+        # ``clip_grad_norm_`` in its two halves: clipping by a norm that is not finite would spoil every gradient
+        grad_norm = th.nn.utils.get_total_norm([parameter.grad for parameter in parameters])  # type: ignore[misc]
+        finite = th.isfinite(loss.detach()) & th.isfinite(grad_norm)
+        log.add(skipped_updates=(~finite).float())
+        if not finite:  # the one host read of a minibatch, besides that of ``target_kl``
+            self._skip_update()
+            return
+        log.add(grad_norm=grad_norm, grads_clipped=(grad_norm > self.max_grad_norm).float())
+        th.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, grad_norm)
         if self.vgs is not None and self.vgs_placement == "after_clip":
             self.vgs.scale()
-        log.add(grads_clipped=(grad_norm > self.max_grad_norm).float())
-        return grad_norm
+        self._nonfinite_in_a_row = 0
+        self.policy.optimizer.step()
+        if self.vgs is not None:
+            self.vgs.step()
 
     def _skip_update(self) -> None:
         self._nonfinite_in_a_row += 1
@@ -300,7 +314,7 @@ class DistributionalPPO(PPO):
             tensors = [
                 name
                 for name, parameter in self.policy.named_parameters()
-                if parameter.grad is not None and not th.isfinite(parameter.grad).all()
+                if parameter.grad is not None and not th.isfinite(parameter.grad.norm())
             ]
             raise TrainingDiverged(tensors, self._nonfinite_in_a_row, self.num_timesteps, self._nonfinite_rollout())
 
@@ -387,8 +401,8 @@ class DistributionalPPO(PPO):
         """
         Load parameters as SB3 does, with the scaler's state among them.
 
-        A scaler state is ignored where VGS is off, and a scaler starts afresh where the source has none, so that
-        ``load(path, vgs_version=...)`` can switch VGS on and off.
+        A scaler state is ignored where VGS is off, and a scaler starts afresh where a whole source has none, so that
+        ``load(path, vgs_version=...)`` can switch VGS on and off. Settings in ``vgs_kwargs`` win over the source's.
 
         :param load_path_or_dict: zip file, or a dictionary as :meth:`get_parameters` returns it
         :param exact_match: refuse missing and unknown names of modules and tensors
@@ -401,7 +415,9 @@ class DistributionalPPO(PPO):
         else:
             params = {**load_from_zip_file(load_path_or_dict, device=device, load_data=False)[1]}
         vgs_state = params.pop("vgs", None)
-        if self.vgs is not None:
+        if self.vgs is not None and isinstance(vgs_state, dict):
+            params["vgs"] = {**vgs_state, **(self.vgs_kwargs or {})}  # what was asked for wins over the file
+        elif self.vgs is not None and (vgs_state is not None or exact_match):
             params["vgs"] = self._fresh_vgs_state() if vgs_state is None else vgs_state
         super().set_parameters(params, exact_match=exact_match, device=device)
 

@@ -1,4 +1,4 @@
-"""Figures of one ``train()`` call, kept as tensors and read once at its end.
+"""Figures of one ``train()`` call, kept as tensors and read at its end.
 
 SB3 reads five numbers per minibatch with ``.item()``; on a GPU each read waits for the device.
 """
@@ -9,7 +9,7 @@ import torch as th
 
 
 class MinibatchLog:
-    """Collects 0-d tensors per minibatch; nothing is read before :meth:`means`."""
+    """Collects 0-d tensors per minibatch; nothing is read on the host before the update is over."""
 
     def __init__(self) -> None:
         self._all: dict[str, list[th.Tensor]] = {}
@@ -55,9 +55,9 @@ class MinibatchLog:
         return float(self._all[name][-1])
 
     def means(self) -> dict[str, float]:
-        """:return: mean of every figure, with one host read in all"""
+        """:return: mean of every figure over the minibatches where it is not NaN, with one host read in all"""
         series = {**self._all, **self._epoch}
         if not series:
             return {}
-        means = th.stack([th.stack(values).double().mean() for values in series.values()]).tolist()
+        means = th.stack([th.stack(values).double().nanmean() for values in series.values()]).tolist()
         return dict(zip(series, means, strict=True))

@@ -19,6 +19,7 @@ from torch import nn
 
 from sb3_vgs_ppo._types import ValueHeadName
 from sb3_vgs_ppo.distributional import ScalarHead, ValueHead, make_value_head
+from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.optim import AdaptiveUPGD
 
 
@@ -33,7 +34,8 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
     :param huber_kappa: threshold of the quantile Huber loss, in units of the return (1.0 if None)
     :param n_atoms: number of atoms of the categorical head (101 if None)
     :param value_transform: ``"symlog"`` (symexp-spaced atoms, two-hot targets; if None) or ``"none"``
-        (evenly spaced atoms between ``v_min`` and ``v_max``, HL-Gauss targets) of the categorical head
+        (evenly spaced atoms, HL-Gauss targets) of the categorical head. Of the latter's atoms, at least 8, three lie
+        below ``v_min`` and three above ``v_max``, so that returns at the borders are not biased
     :param v_min: smallest return that is represented; required by and only used with ``value_transform="none"``
     :param v_max: largest return that is represented, likewise
     :param features_extractor_class: None takes the class that fits the observations of this policy
@@ -41,7 +43,7 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
     :param optimizer_class: :class:`AdaptiveUPGD` by default
     :param optimizer_kwargs: keyword arguments of the optimizer without the learning rate. As in SB3, Adam without any
         gets ``eps=1e-5``
-    :raises ValueError: a value-head argument that the chosen head does not use or cannot take,
+    :raises UserInputError: (a ValueError) a value-head argument that the chosen head does not use or cannot take,
         or ``lr`` inside ``optimizer_kwargs``
     """
 
@@ -77,7 +79,7 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
         v_max: float | None = None,
     ) -> None:
         if optimizer_kwargs is not None and "lr" in optimizer_kwargs:
-            raise ValueError(
+            raise UserInputError(
                 f"optimizer_kwargs has lr={optimizer_kwargs['lr']!r}, which the learning-rate schedule would "
                 "overwrite; remedy: pass learning_rate to the algorithm instead"
             )

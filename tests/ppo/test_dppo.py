@@ -16,6 +16,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_vgs_ppo.checkpoint import inspect_checkpoint, read_checkpoint
@@ -33,7 +34,7 @@ HEADS: dict[str, dict[str, Any]] = {
 VERSIONS = [None, "1.0", "2.0", "3.0", "3.1"]
 
 
-def small_model(env: Any = "CartPole-v1", policy: str = "MlpPolicy", **kwargs: Any) -> DistributionalPPO:
+def small_model(env: Any = "CartPole-v1", policy: Any = "MlpPolicy", **kwargs: Any) -> DistributionalPPO:
     settings: dict[str, Any] = {"n_steps": 64, "batch_size": 32, "n_epochs": 2, "seed": 3, "device": "cpu"}
     return DistributionalPPO(policy, env, **{**settings, **kwargs})
 
@@ -96,7 +97,10 @@ class TestErrors:
             ({"vgs_version": None, "vgs_kwargs": {"alpha": 0.5}}, "no effect with vgs_version=None"),
             ({"vgs_kwargs": {"version": "2.0"}}, "remedy: vgs_version"),
             ({"vgs_kwargs": {"beta": 1.5}}, r"1\.5"),
-            ({"clip_range_vf": 0.2}, "clip_range_vf.*value_head='scalar'"),
+            ({"vgs_kwargs": {"aplha": 1.0}}, "aplha.*alpha"),
+            ({"max_nonfinite_updates": 2.5}, r"max_nonfinite_updates=2\.5"),
+            ({"policy": ActorCriticPolicy}, "ActorCriticPolicy has no value head"),
+            ({"clip_range_vf": 0.2}, r"clip_range_vf=0\.2.*value_head='scalar'"),
             ({"policy_kwargs": {"optimizer_kwargs": {"lr": 0.1}}}, r"lr=0\.1.*learning_rate"),
             ({"policy_kwargs": {"value_head": "gaussian"}}, "gaussian"),
             ({"policy_kwargs": {"value_head": "scalar", "n_quantiles": 8}}, "n_quantiles"),
@@ -206,7 +210,7 @@ class TestUpdate:
             for method in ("observe", "scale"):
                 patch.setattr(vgs, method, recorded(method, getattr(vgs, method)))
             patch.setattr(vgs, "step", recorded("vgs.step", vgs.step))
-            patch.setattr(th.nn.utils, "clip_grad_norm_", recorded("clip", th.nn.utils.clip_grad_norm_))
+            patch.setattr(th.nn.utils, "clip_grads_with_norm_", recorded("clip", th.nn.utils.clip_grads_with_norm_))
             patch.setattr(model.policy.optimizer, "step", recorded("optimizer", model.policy.optimizer.step))
             model.learn(32)
         return calls
@@ -287,6 +291,16 @@ class TestDivergence:
         assert caught.value.rollout == ("rewards",)
         assert "value_net.weight" in caught.value.tensors
         assert all(th.equal(before[name], tensor) for name, tensor in model.policy.state_dict().items())
+
+    @pytest.mark.parametrize("value", [float("nan"), 1e38])
+    def test_only_the_tensor_at_fault_is_named(self, value: float) -> None:
+        """NaN in one element, and finite elements whose norm overflows."""
+        model = small_model(max_nonfinite_updates=2)
+        model.policy.action_net.weight.register_hook(lambda gradient: gradient.index_fill(1, th.tensor([0, 1]), value))
+        with pytest.raises(TrainingDiverged) as caught:
+            model.learn(64)
+        assert caught.value.tensors == ("action_net.weight",)
+        assert caught.value.rollout == ()
 
     def test_a_short_bad_spell_is_skipped_and_counted(self) -> None:
         model = small_model(RewardEnv(range(1, 65)), max_nonfinite_updates=100)
@@ -386,6 +400,21 @@ class TestSaveAndLoad:
             model.save(tmp_path / "model.zip")
         assert (tmp_path / "model.zip").read_bytes() == before
         assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
+
+    def test_arguments_of_load_win_over_the_file(self, tmp_path: Path) -> None:
+        small_model(vgs_kwargs={"alpha": 0.2, "beta": 0.9}).learn(64).save(tmp_path / "model.zip")
+        loaded = DistributionalPPO.load(tmp_path / "model.zip", vgs_kwargs={"alpha": 0.7})
+        assert loaded.vgs is not None
+        assert (loaded.vgs.settings.alpha, loaded.vgs.settings.beta) == (0.7, 0.9)
+        assert DistributionalPPO.load(tmp_path / "model.zip", vgs_version=None).vgs is None
+
+    def test_a_partial_set_parameters_leaves_the_scaler_alone(self) -> None:
+        model = small_model().learn(64)
+        assert model.vgs is not None
+        before = model.vgs.state_dict()
+        model.set_parameters({"policy": model.policy.state_dict()}, exact_match=False)
+        assert before["step_count"] == 4
+        assert_equal_nested(model.vgs.state_dict(), before)
 
     def test_set_parameters_refuses_unknown_names(self) -> None:
         model = small_model()
