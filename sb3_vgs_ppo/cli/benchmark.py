@@ -37,7 +37,9 @@ def run(argv: Sequence[str], prog: str) -> int:
     import gymnasium as gym
 
     from sb3_vgs_ppo.runs.benchmark import measure
+    from sb3_vgs_ppo.runs.environments import check_environment
 
+    check_environment(options.env_id)
     try:
         timings = measure(
             options.env_id,
@@ -45,8 +47,8 @@ def run(argv: Sequence[str], prog: str) -> int:
             options.repetitions,
             progress=lambda line: print(line, file=sys.stderr),
         )
-    except (ValueError, gym.error.Error) as error:
-        raise UserInputError(str(error)) from error
+    except (AssertionError, NotImplementedError, ValueError, gym.error.Error) as error:  # SB3 asserts on user input
+        raise UserInputError(f"{options.env_id}: {error}") from error
     if options.json:
         print(json.dumps([dataclasses.asdict(timing) for timing in timings], indent=2))
     else:

@@ -134,7 +134,8 @@ def _first_sentence(box: str) -> str:
 
 def _refuse_unknown(words: Sequence[str], options: type, prog: str) -> None:
     """:raises UserInputError: one of the words is an option that there is not"""
-    names = [field.name.replace("_", "-") for field in dataclasses.fields(options)]
+    # A field whose flag is a keyword of Python ends with an underscore
+    names = [field.name.rstrip("_").replace("_", "-") for field in dataclasses.fields(options)]
     known = [f"--{prefix}{name}" for name in names for prefix in ("", "no-")]
     for word in words:
         name = word.partition("=")[0]

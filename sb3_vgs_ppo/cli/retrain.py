@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Annotated
 import tyro
 
 from sb3_vgs_ppo.cli.options import parse_options
+from sb3_vgs_ppo.cli.shell import program
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class RetrainOptions:
     """Study folder, new or empty; <source>_vgs-<version> if not given. One that was stopped is gone on with."""
     to_version: str = "3.0"
     """VGS version of the new training."""
-    from_weights: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="continue")] = False
+    continue_: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="continue")] = False
     """Start from the old agent's migrated weights instead of from scratch."""
     env_id: str | None = None
     """Environment of a checkpoint that lies in no run folder."""
@@ -46,7 +48,7 @@ def run(argv: Sequence[str], prog: str) -> int:
         options.source,
         options.out,
         to_version=options.to_version,
-        continue_weights=options.from_weights,
+        continue_weights=options.continue_,
         env_id=options.env_id,
         total_timesteps=options.total_timesteps,
         display=make_display(options.progress, out=sys.stdout, terminal=sys.stderr),
@@ -54,7 +56,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     )
     if done.new_mean_reward is None:
         signal_number = done.result.signal_number if done.result else None
-        print(f"Stopped; the same command goes on: {prog} {options.source} --out {done.folder}")
+        print(f"Stopped. To go on: {program('sb3-vgs-ppo')} retrain {shlex.join(argv)}")
         return 128 + (signal_number or 0)
     print(
         f"Old agent: {done.old}\n"

@@ -49,6 +49,11 @@ def resume(
         if total_timesteps is None and _is_finished(folder):
             return None
         usable = find_usable_checkpoint(folder)
+        parent = read_json(folder.config).get("parent")
+        if usable.path is None and parent is not None:
+            raise UserInputError(
+                f"{path} started from {parent} and has no checkpoint of its own yet; remedy: start it again from there"
+            )
         if total_timesteps is not None:
             if total_timesteps <= usable.step:
                 raise UserInputError(

@@ -24,7 +24,7 @@ from sb3_vgs_ppo.runs.checkpointing import find_usable_checkpoint, list_checkpoi
 from sb3_vgs_ppo.runs.config import VGS_OFF, TrainConfig, check_config
 from sb3_vgs_ppo.runs.environments import check_environment
 from sb3_vgs_ppo.runs.evaluation import Evaluation, evaluate, evaluation_seed
-from sb3_vgs_ppo.runs.folder import RunFolder, new_run_folder, write_json
+from sb3_vgs_ppo.runs.folder import RunFolder, new_run_folder, read_json, write_json
 from sb3_vgs_ppo.runs.progress import Display
 from sb3_vgs_ppo.runs.record import write_record
 from sb3_vgs_ppo.runs.resuming import read_config, resume
@@ -100,16 +100,18 @@ def retrain(
     source = read_source(path, env_id)
     if source.config.vgs_version == to_version:
         raise UserInputError(f"{path} was trained with VGS {to_version} already; remedy: another --to-version")
+    if source.config.vgs_version == VGS_OFF and continue_weights:
+        raise UserInputError(f"{path} was trained without VGS, so there is nothing to migrate; remedy: no --continue")
     out = out or Path(f"{source.run.path if source.run else source.checkpoint.with_suffix('')}_vgs-{to_version}")
     config = replace(source.config, vgs_version=to_version, run_dir=str(out / "new"))
     config = resolve(replace(config, total_timesteps=total_timesteps or config.total_timesteps))
     check_config(config)
     check_environment(config.env_id)
     display = display or Display()
+    old = _evaluate_old(source)  # before hours of training: a source that cannot be loaded shows now
     result = _train_anew(source, config, out, continue_weights, display, command)
     if source.run:
         _copy_curves(source.run, out / "old")
-    old = _evaluate_old(source)
     status = RunFolder(out / "new").read_status()
     new_mean = (status.summary or {}).get("final_mean_reward")
     draw_comparison(
@@ -120,7 +122,7 @@ def retrain(
         old_mean=old.mean_reward,
         new_run=RunFolder(out / "new"),
         new_label=f"VGS {to_version} ({'continued' if continue_weights else 'retrained'})",
-        offset=source.config.total_timesteps if continue_weights else 0,
+        offset=read_checkpoint(source.checkpoint).manifest.num_timesteps if continue_weights else 0,
     )
     _write_summary(out, path, source, config, continue_weights, old, new_mean)
     return Retraining(out, old, result, new_mean)
@@ -137,6 +139,8 @@ def read_source(path: Path, env_id: str | None) -> Source:
         if not path.is_file():
             raise UserInputError(f"{path} is neither a run folder nor a checkpoint")
         return _source_of_checkpoint(path, env_id)
+    if not path.exists():
+        raise UserInputError(f"{path} does not exist")
     run = RunFolder(folder)
     config = read_config(run)
     if env_id not in (None, config.env_id):
@@ -218,6 +222,10 @@ def _train_anew(
             raise RunFolderError(
                 f"{new.path} was stopped before its first checkpoint; remedy: remove {out}, start again"
             )
+        begun = read_config(new)
+        is_continued = read_json(new.config).get("parent") is not None
+        if begun != replace(config, run_dir=begun.run_dir) or is_continued != continue_weights:
+            raise RunFolderError(f"{out} was begun with other options; remedy: the same command, or another --out")
         return resume(new.path, display=display, command=command)
     if out.exists() and any(out.iterdir()):
         raise RunFolderError(f"study folder {out} is not empty; remedy: another --out, or move the old one away")
@@ -241,6 +249,7 @@ def _train_on(source: Source, config: TrainConfig, display: Display, command: Se
             migrate_checkpoint(source.checkpoint, migrated, to_version=config.vgs_version)
         model = load_checkpoint(migrated, env, device=config.device)
         model.set_random_seed(config.seed)
+        model.num_timesteps = 0  # a new run, whose steps are counted from its start
         run = Run(config, folder, model, display, stop)
         write_record(folder, config, command, parent=str(source.checkpoint))
         return run.execute()

@@ -43,7 +43,12 @@ def test_json_holds_every_timing(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--n-envs", "3"], "n_envs=3"), (["--env-id", "CartPoleX-v1"], "CartPoleX"), (["--repetitions", "0"], "=0")],
+    [
+        (["--n-envs", "3"], "n_envs=3"),
+        (["--env-id", "CartPoleX-v1"], "CartPoleX"),
+        (["--repetitions", "0"], "=0"),
+        (["--env-id", "nomodule:Env-v0"], "nomodule"),
+    ],
 )
 def test_bad_options_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", *arguments]) == 2

@@ -31,6 +31,7 @@ def test_a_legacy_run_is_retrained_and_named(tmp_path: Path, capsys: pytest.Capt
         (["nowhere"], "nowhere is neither a run folder nor a checkpoint"),
         (["nowhere", "--to-versoin", "3.0"], "--to-version"),
         ([], "SOURCE"),
+        (["nowhere", "--continue", "--total-timesteps", "abc"], "'abc' is not a whole number"),
     ],
 )
 def test_bad_options_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,7 +80,9 @@ def test_from_scratch_is_the_same_run_under_another_version(legacy_run: Path, tm
 
 def test_continue_starts_from_the_migrated_weights(legacy_run: Path, tmp_path: Path) -> None:
     config = read_json(legacy_run / "config.json")
-    retrain(legacy_run, tmp_path / "study", continue_weights=True, total_timesteps=128)
+    done = retrain(legacy_run, tmp_path / "study", continue_weights=True, total_timesteps=128)
+    assert done.result is not None
+    assert done.result.steps_per_second > 0
     new = RunFolder(tmp_path / "study" / "new")
     record = read_json(new.config)
     assert record["parent"] == str(legacy_run / "final_model.zip")
@@ -121,6 +123,10 @@ def test_called_again_it_redraws_and_trains_no_more(legacy_run: Path, tmp_path: 
     trained = (study / "new" / "final_model.zip").read_bytes()
     (study / "comparison.png").unlink()
     assert retrain(legacy_run, study, total_timesteps=128).result is None
+    with pytest.raises(RunFolderError, match="begun with other options"):
+        retrain(legacy_run, study, total_timesteps=256)
+    with pytest.raises(RunFolderError, match="begun with other options"):
+        retrain(legacy_run, study, total_timesteps=128, continue_weights=True)
     assert (study / "comparison.png").is_file()
     assert (study / "new" / "final_model.zip").read_bytes() == trained
 
@@ -130,6 +136,8 @@ def test_refusals_leave_nothing_behind(legacy_run: Path, tmp_path: Path) -> None
         retrain(legacy_run, tmp_path / "a", to_version="2.0")
     with pytest.raises(UserInputError, match="was trained in CartPole-v1"):
         retrain(legacy_run, tmp_path / "a", env_id="Pendulum-v1")
+    with pytest.raises(UserInputError, match=r"99\.zip does not exist"):
+        retrain(legacy_run / "checkpoints" / "99.zip", tmp_path / "a")
     with pytest.raises(UserInputError, match="neither a run folder nor a checkpoint"):
         retrain(tmp_path / "nothing", tmp_path / "a")
     assert not (tmp_path / "a").exists()
