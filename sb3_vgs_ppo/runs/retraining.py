@@ -235,23 +235,71 @@ def _train_anew(
 
 
 def _train_on(source: Source, config: TrainConfig, display: Display, command: Sequence[str]) -> TrainingResult:
-    """Start a run from migrated weights; its steps and schedules start anew."""
+    """Start a run from migrated weights."""
+    with tempfile.TemporaryDirectory() as scratch:
+        migrated = Path(scratch, "migrated.zip")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VGSMigrationWarning)  # that statistics restart is what is asked for
+            migrate_checkpoint(source.checkpoint, migrated, to_version=config.vgs_version)
+        return train_from(migrated, config, parent=source.checkpoint, display=display, command=command)
+
+
+def continue_checkpoint(
+    path: Path,
+    run_dir: Path | None,
+    *,
+    env_id: str | None = None,
+    total_timesteps: int | None = None,
+    display: Display | None = None,
+    command: Sequence[str] = (),
+) -> TrainingResult:
+    """
+    Train on from a checkpoint, such as a migrated one, in a new run folder that records it as its parent. Steps and
+    schedules start anew.
+
+    :param path: checkpoint of this package
+    :param run_dir: folder of the new run, new or empty; ``<checkpoint>_continued`` by default
+    :param env_id: environment, which a checkpoint outside a run folder does not tell
+    :param total_timesteps: steps of the new run, those of the old one by default
+    :param display: what the user sees meanwhile
+    :param command: command line, for the record
+    :return: how the new run ended
+    :raises UserInputError: an option cannot be used
+    :raises CheckpointError: the checkpoint cannot be read
+    """
+    source = read_source(path, env_id)
+    run_dir = run_dir or Path(f"{path.with_suffix('')}_continued")
+    total = total_timesteps or source.config.total_timesteps
+    config = resolve(replace(source.config, run_dir=str(run_dir), total_timesteps=total))
+    check_config(config)
+    check_environment(config.env_id)
+    return train_from(path, config, parent=path, display=display or Display(), command=command)
+
+
+def train_from(
+    checkpoint: Path, config: TrainConfig, *, parent: Path, display: Display, command: Sequence[str]
+) -> TrainingResult:
+    """
+    Start a run from the weights, optimizer and scaler of a checkpoint; its steps and schedules start anew.
+
+    :param checkpoint: file to start from
+    :param config: resolved options of the run
+    :param parent: what the record names as the run's parent
+    :param display: what the user sees meanwhile
+    :param command: command line, for the record
+    :return: how the run ended
+    """
     th.set_num_threads(config.torch_threads)
     with (
         stop_on_signals() as stop,
         new_run_folder(Path(config.run_dir or "")) as folder,
         training_env(config, folder) as env,
-        tempfile.TemporaryDirectory() as scratch,
     ):
-        migrated = Path(scratch, "migrated.zip")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", VGSMigrationWarning)  # that statistics restart is what is asked for
-            migrate_checkpoint(source.checkpoint, migrated, to_version=config.vgs_version)
-        model = load_checkpoint(migrated, env, device=config.device)
+        model = load_checkpoint(checkpoint, env, device=config.device)
         model.set_random_seed(config.seed)
         model.num_timesteps = 0  # a new run, whose steps are counted from its start
         run = Run(config, folder, model, display, stop)
-        write_record(folder, config, command, parent=str(source.checkpoint))
+        write_record(folder, config, command, parent=str(parent))
         return run.execute()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from sb3_vgs_ppo.checkpoint import inspect_checkpoint
 from sb3_vgs_ppo.cli.main import main
 
 SMALL = '{"n_steps": 64, "n_epochs": 1, "policy_kwargs": {"net_arch": [8]}}'
@@ -23,6 +25,26 @@ def test_a_legacy_run_is_retrained_and_named(tmp_path: Path, capsys: pytest.Capt
     assert (tmp_path / "study" / "comparison.png").is_file()
     assert main(["retrain", legacy, "--to-version", "1.0"]) == 2
     assert "VGS 1.0 already" in capsys.readouterr().err
+
+
+def test_a_migrated_checkpoint_is_resumed_in_a_new_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    legacy = tmp_path / "legacy"
+    train = ["train", "--vgs-version", "2.0", "--total-timesteps", "128", "--n-envs", "2", "--algo-kwargs", SMALL]
+    assert main([*train, "--run-dir", str(legacy), "--eval-episodes", "1"]) == 0
+    migrated = tmp_path / "migrated.zip"
+    assert main(["migrate", str(legacy / "final_model.zip"), str(migrated)]) == 0
+    assert main(["resume", str(migrated)]) == 2
+    assert "--env-id" in capsys.readouterr().err
+    run = tmp_path / "new"
+    assert main(["resume", str(migrated), "--env-id", "CartPole-v1", "--run-dir", str(run)]) == 0
+    record = json.loads((run / "config.json").read_text())
+    assert record["parent"] == str(migrated)
+    assert record["options"]["vgs_version"] == "3.0"
+    assert record["options"]["total_timesteps"] == 128
+    summary = inspect_checkpoint(run / "final_model.zip")
+    assert summary.num_timesteps == 128
+    assert main(["resume", str(run), "--env-id", "CartPole-v1"]) == 2
+    assert "--env-id is for checkpoint files" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
