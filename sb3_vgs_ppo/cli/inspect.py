@@ -66,6 +66,8 @@ def run_rows(summary: RunSummary) -> Rows:
     for name, value in (status.summary or {}).items():
         yield name.replace("_", " "), value
     yield "options", _lines(summary.record["options"])
+    if summary.record.get("parent"):
+        yield "parent", summary.record["parent"]
     yield "command", " ".join(summary.record["command"])
     yield "versions", _lines(summary.record["versions"])
     if summary.record["git"]:

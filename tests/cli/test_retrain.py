@@ -43,6 +43,10 @@ def test_a_migrated_checkpoint_is_resumed_in_a_new_run(tmp_path: Path, capsys: p
     assert record["options"]["total_timesteps"] == 128
     summary = inspect_checkpoint(run / "final_model.zip")
     assert summary.num_timesteps == 128
+    capsys.readouterr()
+    assert main(["inspect", str(run)]) == 0
+    shown = capsys.readouterr().out.split()
+    assert shown[shown.index("parent") + 1].startswith(str(migrated)[:20])
     assert main(["resume", str(run), "--env-id", "CartPole-v1"]) == 2
     assert "--env-id is for checkpoint files" in capsys.readouterr().err
 
