@@ -53,7 +53,6 @@ _SET_ELSEWHERE = {
     "value_head": "remedy: --value-head",
     "optimizer_class": "remedy: --optimizer",
     "features_extractor_class": _NEEDS_PYTHON,
-    "use_sde": "is an argument of the algorithm; remedy: beside policy_kwargs",
     "lr": "would be overwritten by the schedule; remedy: learning_rate",
 }
 """Arguments that options set, or that JSON cannot express, with what to do instead."""
@@ -131,7 +130,8 @@ def _check_arguments(config: TrainConfig) -> None:
     }
     known = {
         "algo_kwargs": _arguments(DistributionalPPO),
-        "policy_kwargs": _arguments(DistributionalPPO.policy_aliases["MlpPolicy"]),
+        # use_sde is the algorithm's to pass on
+        "policy_kwargs": _arguments(DistributionalPPO.policy_aliases["MlpPolicy"]) - {"use_sde"},
         "optimizer_kwargs": _arguments(OPTIMIZERS[config.optimizer]),
         "vgs_kwargs": _arguments(VarianceGradientScaler),
     }

@@ -104,6 +104,7 @@ def test_names_stand_for_classes() -> None:
         ({"policy_kwargs": {"activation_fn": "than"}}, r"activation_fn 'than'; did you mean 'tanh'\?"),
         ({"vgs_kwargs": {"alhpa": 0.1}}, r"vgs_kwargs has no 'alhpa'; did you mean 'alpha'\?"),
         ({"vgs_kwargs": {"version": "1.0"}}, r"vgs_kwargs has no 'version'"),
+        ({"policy_kwargs": {"use_sde": True}}, r"policy_kwargs has no 'use_sde'; it belongs in algo_kwargs"),
         ({"seed": 3}, r"'seed' remedy: --seed"),
         ({"vgs_version": "1.0"}, r"'vgs_version' remedy: --vgs-version"),
         ({"tensorboard_log": "x"}, r"'tensorboard_log' is the run folder; remedy: --run-dir"),
@@ -154,3 +155,11 @@ def test_an_environment_that_ppo_cannot_act_in() -> None:
     env = make_vec_env("toy_envs:ToyUnboundedActions-v0")
     with pytest.raises(UserInputError, match="finite lower and upper bound"):
         build_model(replace(configure(), env_id="toy_envs:ToyUnboundedActions-v0"), env)
+
+
+def test_gsde_can_be_chosen() -> None:
+    config = resolve(replace(configure(use_sde=True, sde_sample_freq=4), env_id="Pendulum-v1"))
+    model = build_model(config, make_vec_env("Pendulum-v1"))
+    assert model.use_sde
+    assert model.policy.use_sde
+    assert model.sde_sample_freq == 4
