@@ -32,11 +32,14 @@ OPTIMIZERS: dict[str, tuple[type[th.optim.Optimizer], float]] = {
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_cartpole_is_solved_within_100k_steps(head: str, optimizer: str) -> None:
     optimizer_class, learning_rate = OPTIMIZERS[optimizer]
+    # Squared errors of returns near 100 fill the clipped gradient; without Adam's normalization the policy would stand
+    vf_coef = 0.005 if (optimizer, head) == ("upgd", "scalar") else 0.5
     model = DistributionalPPO(
         "MlpPolicy",
         make_vec_env("CartPole-v1", n_envs=8, seed=0),
         learning_rate=learning_rate,
         n_steps=256,
+        vf_coef=vf_coef,
         policy_kwargs={**HEADS[head], "optimizer_class": optimizer_class},
         seed=0,
         device="cpu",
