@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import tyro
 
 from sb3_vgs_ppo.cli.options import parse_options
+from sb3_vgs_ppo.cli.tables import print_rows
 from sb3_vgs_ppo.errors import UserInputError
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from sb3_vgs_ppo.runs.inspection import RunSummary
 
 Rows: TypeAlias = Iterable[tuple[str, object]]
-
-PLAIN_WIDTH = 120
-"""Columns of the table where the output is not a terminal and so has no width of its own."""
 
 
 @dataclass(frozen=True)
@@ -109,19 +107,7 @@ def _show(values: Mapping[str, object], rows: Rows, as_json: bool) -> None:
     if as_json:
         print(json.dumps(values, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PLAIN_WIDTH)
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, Text(str(value)))  # Text, because a file's words may look like markup
-    console.print(table)
+    print_rows(rows)
 
 
 def _lines(values: Mapping[str, object]) -> str:

@@ -15,13 +15,11 @@ import tyro
 
 from sb3_vgs_ppo._types import ValueHeadName
 from sb3_vgs_ppo.cli.options import parse_options
+from sb3_vgs_ppo.cli.tables import PLAIN_WIDTH, print_rows
 from sb3_vgs_ppo.errors import UserInputError, VGSMigrationWarning
 
 if TYPE_CHECKING:
     from sb3_vgs_ppo.migration import MigrationReport
-
-PLAIN_WIDTH = 120
-"""Columns of what is printed where the output is not a terminal and so has no width of its own."""
 
 
 @dataclass(frozen=True)
@@ -82,20 +80,8 @@ def run(argv: Sequence[str], prog: str) -> int:
 
 
 def _print_table(report: MigrationReport) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=PLAIN_WIDTH)
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("source", Text(f"{report.source} ({report.kind})"))  # Text, because a path may look like markup
-    table.add_row("target", Text(report.target))
+    rows = [("source", f"{report.source} ({report.kind})"), ("target", report.target)]
     parts = {"kept": report.kept, "converted": report.converted, "reset": report.reset, "to do": report.todo}
     for name, notes in parts.items():
-        for position, note in enumerate(notes):
-            table.add_row("" if position else name, Text(note))
-    console.print(table)
+        rows += [("" if position else name, note) for position, note in enumerate(notes)]
+    print_rows(rows)
