@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sb3_vgs_ppo.runs.episodes import read_episodes
+from sb3_vgs_ppo.studies.episodes import read_episodes
 
 GRID = 100  # points of the common step grid
 OUT = Path(__file__).parents[1] / "results" / "learning_curves"

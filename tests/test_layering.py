@@ -13,6 +13,7 @@ PACKAGE = Path(sb3_vgs_ppo.__file__).parent
 LAYERS = {
     "errors": 0,
     "_types": 0,
+    "_files": 0,
     "distributional": 1,
     "optim": 1,
     "scaling": 1,

@@ -5,7 +5,6 @@ Building a model from a checkpoint is the business of the rooms above.
 """
 
 from sb3_vgs_ppo.checkpoint.archive import Archive, Limits, read_archive, write_archive
-from sb3_vgs_ppo.checkpoint.atomic import atomic_write, remove_temporary_files
 from sb3_vgs_ppo.checkpoint.checkpoint_file import (
     Checkpoint,
     open_checkpoint,
@@ -28,7 +27,6 @@ __all__ = [
     "Limits",
     "Manifest",
     "Sb3Data",
-    "atomic_write",
     "dump_tensors",
     "inspect_checkpoint",
     "is_vgs_state",
@@ -38,7 +36,6 @@ __all__ = [
     "read_checkpoint",
     "read_sb3_data",
     "read_vgs_state",
-    "remove_temporary_files",
     "save_model_archive",
     "write_archive",
     "write_checkpoint",

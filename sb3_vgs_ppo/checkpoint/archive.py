@@ -22,7 +22,7 @@ from typing import IO, TypeAlias
 
 from stable_baselines3.common.save_util import open_path
 
-from sb3_vgs_ppo.checkpoint.atomic import atomic_write
+from sb3_vgs_ppo._files import atomic_write
 from sb3_vgs_ppo.checkpoint.faults import as_checkpoint_error
 from sb3_vgs_ppo.errors import CheckpointError
 

@@ -13,11 +13,11 @@ from typing import Any
 import gymnasium as gym
 import torch as th
 
+from sb3_vgs_ppo._files import atomic_write
 from sb3_vgs_ppo._types import ValueHeadName
 from sb3_vgs_ppo.checkpoint import (
     MANIFEST,
     Archive,
-    atomic_write,
     dump_tensors,
     load_tensors,
     read_archive,

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sb3_vgs_ppo.runs.episodes import Episodes
 from sb3_vgs_ppo.runs.evaluation import Evaluation
+from sb3_vgs_ppo.studies.episodes import Episodes
 
 _TRAINING = "#4477aa"
 _EVALUATION = "#cc3311"

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from sb3_vgs_ppo.checkpoint.atomic import atomic_write, remove_temporary_files
+from sb3_vgs_ppo._files import remove_temporary_files, write_json
 from sb3_vgs_ppo.errors import RunFolderError
 from sb3_vgs_ppo.runs.config import TrainConfig
 
@@ -171,12 +171,6 @@ def existing_run_folder(path: Path) -> Iterator[RunFolder]:
         yield folder
     finally:
         os.close(lock)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a JSON file that a reader never finds half written."""
-    with atomic_write(path) as file:
-        file.write(json.dumps(value, indent=2).encode() + b"\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from stable_baselines3.common.logger import KVWriter, filter_excluded_keys
 
-from sb3_vgs_ppo.checkpoint.atomic import atomic_write
+from sb3_vgs_ppo._files import atomic_write
 from sb3_vgs_ppo.errors import CheckpointError
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import sb3_vgs_ppo
+from sb3_vgs_ppo._files import write_json
 from sb3_vgs_ppo.runs.config import TrainConfig
-from sb3_vgs_ppo.runs.folder import RunFolder, read_json, write_json
+from sb3_vgs_ppo.runs.folder import RunFolder, read_json
 
 RECORD_SCHEMA = 1
 

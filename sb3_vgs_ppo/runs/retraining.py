@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch as th
 
+from sb3_vgs_ppo._files import write_json
 from sb3_vgs_ppo.checkpoint import read_checkpoint
 from sb3_vgs_ppo.checkpoint.vec_normalize import VEC_NORMALIZE
 from sb3_vgs_ppo.errors import RunFolderError, UserInputError, VGSMigrationWarning
@@ -24,7 +25,7 @@ from sb3_vgs_ppo.runs.checkpointing import find_usable_checkpoint, list_checkpoi
 from sb3_vgs_ppo.runs.config import VGS_OFF, TrainConfig, check_config
 from sb3_vgs_ppo.runs.environments import check_environment
 from sb3_vgs_ppo.runs.evaluation import Evaluation, evaluate, evaluation_seed
-from sb3_vgs_ppo.runs.folder import RunFolder, new_run_folder, read_json, write_json
+from sb3_vgs_ppo.runs.folder import RunFolder, new_run_folder, read_json
 from sb3_vgs_ppo.runs.progress import Display
 from sb3_vgs_ppo.runs.record import write_record
 from sb3_vgs_ppo.runs.resuming import read_config, resume

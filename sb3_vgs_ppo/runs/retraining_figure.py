@@ -7,10 +7,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sb3_vgs_ppo.runs.episodes import read_episodes
 from sb3_vgs_ppo.runs.evaluation import read_evaluations
 from sb3_vgs_ppo.runs.figures import smoothed
 from sb3_vgs_ppo.runs.folder import RunFolder
+from sb3_vgs_ppo.studies.episodes import read_episodes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

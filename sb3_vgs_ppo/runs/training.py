@@ -26,7 +26,6 @@ from sb3_vgs_ppo.runs.checkpointing import list_checkpoints, save_checkpoint
 from sb3_vgs_ppo.runs.config import TrainConfig, check_config
 from sb3_vgs_ppo.runs.env_state import end_unless_exact
 from sb3_vgs_ppo.runs.environments import check_environment, make_training_env
-from sb3_vgs_ppo.runs.episodes import read_episodes
 from sb3_vgs_ppo.runs.evaluation import (
     Evaluation,
     append_evaluation,
@@ -44,6 +43,7 @@ from sb3_vgs_ppo.runs.progress_csv import ProgressCsv
 from sb3_vgs_ppo.runs.record import write_record
 from sb3_vgs_ppo.runs.resume_state import ResumeState
 from sb3_vgs_ppo.runs.signals import StopRequest, stop_on_signals
+from sb3_vgs_ppo.studies.episodes import read_episodes
 
 FINAL_EVALUATION_EPISODES = 20
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)

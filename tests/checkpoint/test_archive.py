@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -272,3 +273,16 @@ def test_reading_warns_about_nothing(path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read_archive(path)
+
+
+def test_a_failed_archive_keeps_the_old_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    old = path.read_bytes()
+    monkeypatch.setattr("zipfile.ZipFile.writestr", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_archive(path, MEMBERS)
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_bytes() == old
+    assert os.listdir(path.parent) == ["archive.zip"]

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from stable_baselines3.common.env_util import make_vec_env
 
+from sb3_vgs_ppo._files import write_json
 from sb3_vgs_ppo.cli.main import main
 from sb3_vgs_ppo.ppo import DistributionalPPO
 from sb3_vgs_ppo.runs.evaluation import Evaluation, append_evaluation
-from sb3_vgs_ppo.runs.folder import RunFolder, RunStatus, write_json
+from sb3_vgs_ppo.runs.folder import RunFolder, RunStatus
 
 Inspect = Callable[..., str]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sb3_vgs_ppo.runs.episodes import Episodes
 from sb3_vgs_ppo.runs.evaluation import Evaluation
 from sb3_vgs_ppo.runs.figures import draw_curve, smoothed
+from sb3_vgs_ppo.studies.episodes import Episodes
 
 NONE = Episodes(np.zeros(0, np.int64), np.zeros(0))
 SOME = Episodes(np.arange(10, 60, 10), np.array([1.0, 5.0, 2.0, 8.0, 3.0]))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from sb3_vgs_ppo._files import write_json
 from sb3_vgs_ppo.errors import RunFolderError
 from sb3_vgs_ppo.runs.config import TrainConfig
-from sb3_vgs_ppo.runs.folder import RunFolder, RunStatus, default_run_dir, new_run_folder, read_json, write_json
+from sb3_vgs_ppo.runs.folder import RunFolder, RunStatus, default_run_dir, new_run_folder, read_json
 
 HOLD = """
 import sys

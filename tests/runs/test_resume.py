@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sb3_vgs_ppo.checkpoint import atomic
+from sb3_vgs_ppo import _files
 from sb3_vgs_ppo.errors import CheckpointError, RunFolderError, UserInputError
 from sb3_vgs_ppo.ppo import DistributionalPPO
 from sb3_vgs_ppo.runs import training
@@ -162,8 +162,8 @@ def kill_in(monkeypatch: pytest.MonkeyPatch, place: tuple[Any, str], call: int) 
 PLACES = {
     "rollout": (DistributionalPPO, "_update_info_buffer"),
     "update": (DistributionalPPO, "_apply_gradients"),
-    "save, before the file is on disk": (atomic.os, "fsync"),
-    "save, before the file takes its place": (atomic.os, "replace"),
+    "save, before the file is on disk": (_files.os, "fsync"),
+    "save, before the file takes its place": (_files.os, "replace"),
     "save, before old ones are removed": (training, "is_due"),
 }
 CALLS = {"rollout": 240, "update": 24, "save, before the file is on disk": 40}

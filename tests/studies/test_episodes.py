@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sb3_vgs_ppo.runs.episodes import read_episodes
+from sb3_vgs_ppo.studies.episodes import read_episodes
 
 
 def test_episodes_of_two_environments_in_the_order_of_their_ends(tmp_path: Path) -> None:

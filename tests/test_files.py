@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from sb3_vgs_ppo.checkpoint import atomic, atomic_write, remove_temporary_files, write_checkpoint
-from sb3_vgs_ppo.checkpoint.manifest import Manifest
+from sb3_vgs_ppo import _files
+from sb3_vgs_ppo._files import atomic_write, remove_temporary_files
 
 OLD, NEW = b"old content", b"new content, longer than the old one"
 
@@ -102,17 +102,6 @@ def test_an_exception_while_writing_keeps_the_old_file(target: Path, error: Base
     assert os.listdir(target.parent) == ["file.zip"]
 
 
-def test_a_failed_checkpoint_keeps_the_old_one(
-    target: Path, members: dict[str, bytes], manifest: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("zipfile.ZipFile.writestr", raising(OSError(errno.ENOSPC, "No space left on device")))
-    with pytest.raises(OSError, match="No space left") as caught:
-        write_checkpoint(target, members, manifest)
-    assert caught.value.errno == errno.ENOSPC
-    assert target.read_bytes() == OLD
-    assert os.listdir(target.parent) == ["file.zip"]
-
-
 def test_a_folder_that_cannot_be_synced_is_no_failure(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fsync(descriptor: int) -> None:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
@@ -129,7 +118,7 @@ def test_a_killed_process_leaves_the_old_file_and_a_removable_one(target: Path) 
         "with runpy.run_path(sys.argv[1])['atomic_write'](sys.argv[2]) as file:\n"
         "    file.write(b'half'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
     )
-    command = [sys.executable, "-c", program, atomic.__file__, str(target)]
+    command = [sys.executable, "-c", program, _files.__file__, str(target)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"writing\n"

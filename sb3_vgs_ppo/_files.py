@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import shutil
@@ -49,6 +50,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     # The new file is in its place: file systems that cannot sync a folder must not turn that into a failure.
     with suppress(OSError):
         _sync_folder(target.parent)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file that a reader never finds half written."""
+    with atomic_write(path) as file:
+        file.write(json.dumps(value, indent=2).encode() + b"\n")
 
 
 def remove_temporary_files(folder: str | os.PathLike[str]) -> list[Path]:

@@ -1,0 +1,1 @@
+"""Studies: what is compared, where its cells lie, what the numbers say, and how that is shown. No training here."""
