@@ -24,6 +24,10 @@ class RunFolderError(UserInputError):
     """A run folder cannot be used: not empty, not writable, or held by another live process."""
 
 
+class StudyError(UserInputError):
+    """A study cannot be run or read: its definition, its folder or one of its cells."""
+
+
 class TrainingDiverged(VgsPpoError, RuntimeError):  # noqa: N818 - the name says what happened, and the spec fixes it
     """Training was stopped because too many updates in a row were not finite.
 
