@@ -14,6 +14,7 @@ LAYERS = {
     "errors": 0,
     "_types": 0,
     "_files": 0,
+    "_hints": 0,
     "distributional": 1,
     "optim": 1,
     "scaling": 1,

@@ -13,8 +13,8 @@ from io import TextIOWrapper
 from typing import NamedTuple
 
 from sb3_vgs_ppo import __version__
+from sb3_vgs_ppo._hints import did_you_mean
 from sb3_vgs_ppo.errors import TrainingDiverged, UserInputError, VgsPpoError
-from sb3_vgs_ppo.runs.hints import did_you_mean
 
 PROGRAM = "sb3-vgs-ppo"
 

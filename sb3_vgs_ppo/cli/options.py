@@ -19,9 +19,9 @@ from typing import Any, TypeVar, cast, get_args
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from sb3_vgs_ppo._hints import did_you_mean
 from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.runs.config import as_whole_number
-from sb3_vgs_ppo.runs.hints import did_you_mean
 
 Options = TypeVar("Options")
 

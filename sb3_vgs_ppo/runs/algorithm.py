@@ -13,12 +13,12 @@ from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
+from sb3_vgs_ppo._hints import did_you_mean
 from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.optim import UPGD, AdaptiveUPGD
 from sb3_vgs_ppo.ppo import DistributionalPPO
 from sb3_vgs_ppo.runs.config import VGS_OFF, OptimizerName, TrainConfig
 from sb3_vgs_ppo.runs.environments import policy_alias
-from sb3_vgs_ppo.runs.hints import did_you_mean
 from sb3_vgs_ppo.scaling import VarianceGradientScaler
 
 ROLLOUT_STEPS = 2048

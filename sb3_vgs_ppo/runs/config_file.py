@@ -10,9 +10,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
+from sb3_vgs_ppo._hints import did_you_mean
 from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.runs.config import TrainConfig, as_whole_number
-from sb3_vgs_ppo.runs.hints import did_you_mean
 
 
 def read_config_file(path: Path) -> TrainConfig:

@@ -13,8 +13,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
+from sb3_vgs_ppo._hints import did_you_mean
 from sb3_vgs_ppo.errors import UserInputError
-from sb3_vgs_ppo.runs.hints import did_you_mean
 
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco"}
 """Extra of this package that brings what a gymnasium module of environments needs."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sb3_vgs_ppo.runs.hints import did_you_mean
+from sb3_vgs_ppo._hints import did_you_mean
 
 
 def test_a_close_name_is_offered_and_otherwise_all_of_them() -> None:
