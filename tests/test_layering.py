@@ -15,6 +15,7 @@ LAYERS = {
     "_types": 0,
     "_files": 0,
     "_hints": 0,
+    "_values": 1,
     "distributional": 1,
     "optim": 1,
     "scaling": 1,

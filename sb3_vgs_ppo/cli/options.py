@@ -20,8 +20,8 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from sb3_vgs_ppo._hints import did_you_mean
+from sb3_vgs_ppo._values import as_whole_number
 from sb3_vgs_ppo.errors import UserInputError
-from sb3_vgs_ppo.runs.config import as_whole_number
 
 Options = TypeVar("Options")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
 from sb3_vgs_ppo._types import ValueHeadName
@@ -95,20 +94,6 @@ def check_config(config: TrainConfig) -> None:
 def option(name: str) -> str:
     """:return: a field's name as it stands on the command line"""
     return "--" + name.replace("_", "-")
-
-
-def as_whole_number(value: object) -> int:
-    """
-    :param value: a number or its text; ``1e6`` and ``100_000`` are whole numbers too
-    :raises ValueError: it is not a whole number, or has more than 18 digits
-    """
-    try:
-        number = Decimal(str(value))
-        if abs(number) < 10**18 and number == number.to_integral_value():
-            return int(number)
-    except ArithmeticError:  # no number at all, NaN, or beyond Decimal's range
-        pass
-    raise ValueError(f"{value!r} is not a whole number")
 
 
 def _check_vgs_version(version: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sb3_vgs_ppo.errors import UserInputError
-from sb3_vgs_ppo.runs.config import TrainConfig, as_whole_number, check_config
+from sb3_vgs_ppo.runs.config import TrainConfig, check_config
 from sb3_vgs_ppo.scaling import DEFAULT_VERSION
 
 
@@ -51,17 +51,3 @@ def test_a_missing_gpu_is_refused_and_not_replaced(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserInputError, match="--device 'cuda:0': torch sees no CUDA device here; remedy: cpu or auto"):
         check_config(replace(TrainConfig(), device="cuda:0"))
-
-
-@pytest.mark.parametrize(
-    ("value", "number"),
-    [(7, 7), (7.0, 7), ("7", 7), ("1e6", 10**6), ("100_000", 10**5), (2**53 + 1, 2**53 + 1), ("-3", -3)],
-)
-def test_whole_numbers(value: object, number: int) -> None:
-    assert as_whole_number(value) == number
-
-
-@pytest.mark.parametrize("value", [1.5, "1.5", "many", "", None, True, "nan", float("inf"), "1e400000000"])
-def test_what_is_no_whole_number(value: object) -> None:
-    with pytest.raises(ValueError, match=r"is not a whole number"):
-        as_whole_number(value)
