@@ -24,7 +24,7 @@ from sb3_vgs_ppo.runs.algorithm import ACTIVATIONS, OPTIMIZERS, resolve
 from sb3_vgs_ppo.runs.checkpointing import find_usable_checkpoint, list_checkpoints
 from sb3_vgs_ppo.runs.config import VGS_OFF, TrainConfig, check_config
 from sb3_vgs_ppo.runs.environments import check_environment
-from sb3_vgs_ppo.runs.evaluation import Evaluation, evaluate, evaluation_seed
+from sb3_vgs_ppo.runs.evaluation import Evaluation, evaluate, evaluation_phase, evaluation_seed
 from sb3_vgs_ppo.runs.folder import RunFolder, new_run_folder, read_json
 from sb3_vgs_ppo.runs.progress import Display
 from sb3_vgs_ppo.runs.record import write_record
@@ -107,7 +107,7 @@ def retrain(
     config = replace(source.config, vgs_version=to_version, run_dir=str(out / "new"))
     config = resolve(replace(config, total_timesteps=total_timesteps or config.total_timesteps))
     check_config(config)
-    check_environment(config.env_id)
+    check_environment(config.env_id, config.env_kwargs, config.n_envs)
     display = display or Display()
     old = _evaluate_old(source)  # before hours of training: a source that cannot be loaded shows now
     result = _train_anew(source, config, out, continue_weights, display, command)
@@ -232,17 +232,27 @@ def _train_anew(
         raise RunFolderError(f"study folder {out} is not empty; remedy: another --out, or move the old one away")
     if not continue_weights:
         return train(config, display=display, command=command)
-    return _train_on(source, config, display, command)
+    return train_migrated(source.checkpoint, config, display=display, command=command)
 
 
-def _train_on(source: Source, config: TrainConfig, display: Display, command: Sequence[str]) -> TrainingResult:
-    """Start a run from migrated weights."""
+def train_migrated(
+    checkpoint: Path, config: TrainConfig, *, display: Display | None = None, command: Sequence[str] = ()
+) -> TrainingResult:
+    """
+    Start a run from the weights of a checkpoint, migrated to the VGS version of the run.
+
+    :param checkpoint: checkpoint of this package
+    :param config: resolved options of the run, with VGS
+    :param display: what the user sees meanwhile
+    :param command: command line, for the record
+    :return: how the run ended
+    """
     with tempfile.TemporaryDirectory() as scratch:
         migrated = Path(scratch, "migrated.zip")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VGSMigrationWarning)  # that statistics restart is what is asked for
-            migrate_checkpoint(source.checkpoint, migrated, to_version=config.vgs_version)
-        return train_from(migrated, config, parent=source.checkpoint, display=display, command=command)
+            migrate_checkpoint(checkpoint, migrated, to_version=config.vgs_version)
+        return train_from(migrated, config, parent=checkpoint, display=display or Display(), command=command)
 
 
 def continue_checkpoint(
@@ -273,7 +283,7 @@ def continue_checkpoint(
     total = total_timesteps or source.config.total_timesteps
     config = resolve(replace(source.config, run_dir=str(run_dir), total_timesteps=total))
     check_config(config)
-    check_environment(config.env_id)
+    check_environment(config.env_id, config.env_kwargs, config.n_envs)
     return train_from(path, config, parent=path, display=display or Display(), command=command)
 
 
@@ -309,7 +319,15 @@ def _evaluate_old(source: Source) -> Evaluation:
     config = source.config
     with tempfile.TemporaryDirectory() as scratch, training_env(config, RunFolder(Path(scratch))) as env:
         model = load_checkpoint(source.checkpoint, env, device="cpu")
-        return evaluate(model, config.env_id, config.n_envs, FINAL_EVALUATION_EPISODES, evaluation_seed(config.seed, 0))
+        return evaluate(
+            model,
+            config.env_id,
+            config.n_envs,
+            FINAL_EVALUATION_EPISODES,
+            evaluation_seed(config.seed, 0),
+            env_kwargs=config.env_kwargs,
+            phase=evaluation_phase(config, model.num_timesteps),
+        )
 
 
 def _copy_curves(run: RunFolder, target: Path) -> None:
