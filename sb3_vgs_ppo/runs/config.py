@@ -23,6 +23,8 @@ class TrainConfig:
 
     env_id: str = "CartPole-v1"
     """Registered gymnasium id, or module:Env-v0 for one that a module registers when it is imported."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment, as '{"gravity": -5}'."""
     total_timesteps: int = 60_000
     """Environment steps, summed over all environments; rounded up to whole rollouts."""
     n_envs: int = 8

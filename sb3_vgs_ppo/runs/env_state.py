@@ -1,9 +1,10 @@
 """Environments at a checkpoint: a snapshot where that is exact, the end of the episodes where it is not.
 
 A snapshot is exact where everything that decides an environment's future is known by name: in gymnasium's classic
-control and MuJoCo. Other environments keep it out of reach, in a physics engine or an emulator. Their episodes are
-ended at every checkpoint, as a truncation, and begun anew with a seed that follows from the run's seed and the step; in
-runs that are never interrupted too, so that an interrupted one can repeat it.
+control and MuJoCo, and in what :class:`~sb3_vgs_ppo.envs.ContinualEnv` makes of them. Other environments keep it out of
+reach, in a physics engine or an emulator. Their episodes are ended at every checkpoint, as a truncation, and begun anew
+with a seed that follows from the run's seed and the step; in runs that are never interrupted too, so that an
+interrupted one can repeat it. The phase of a continual environment goes on there too.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_vgs_ppo._types import StateDict
+from sb3_vgs_ppo.envs import ContinualEnv
 from sb3_vgs_ppo.runs.mujoco_state import is_mujoco, load_mujoco_state, mujoco_state
 from sb3_vgs_ppo.runs.plain_values import from_plain, to_plain
 
@@ -49,8 +51,9 @@ def can_snapshot(env: VecEnv) -> bool:
     :param env: training environment
     :return: whether all that changes in its environments is known
     """
+    known = (*SNAPSHOT_ATTRIBUTES, ContinualEnv)
     layers = [layer for one in _environments(env) for layer in _layers(one)]
-    return all(type(layer) in SNAPSHOT_ATTRIBUTES or is_mujoco(layer) for layer in layers)
+    return all(type(layer) in known or is_mujoco(layer) for layer in layers)
 
 
 def end_unless_exact(model: PPO, run_seed: int) -> int | None:
@@ -103,14 +106,11 @@ def load_environment_states(env: VecEnv, states: list[StateDict], seed: int | No
     """
     if seed is not None:
         _seed(env, seed)
+    _load_layer_states(env, states, tasks=True)  # first: episodes begin in the task of their phase
     # The innermost one: VecNormalize would count the observations of this reset
     env.unwrapped.reset()
+    _load_layer_states(env, states, tasks=False)
     for one, state in zip(_environments(env), states, strict=True):
-        for layer, layer_state in zip(_layers(one), state["layers"], strict=True):
-            if is_mujoco(layer):
-                load_mujoco_state(layer, layer_state)
-            else:
-                vars(layer).update(from_plain(layer_state))
         for generator, generator_state in zip(_generators(one), state["generators"], strict=False):
             generator.bit_generator.state = from_plain(generator_state)
 
@@ -134,6 +134,9 @@ def _renew_engines(env: VecEnv) -> None:
             old = one.env
             assert old.spec is not None
             one.env = gym.make(old.spec)
+            for old_layer, new_layer in zip(_layers(old), _layers(one.env), strict=True):
+                if isinstance(old_layer, ContinualEnv) and isinstance(new_layer, ContinualEnv):
+                    new_layer.set_state(old_layer.get_state())
             old.close()
 
 
@@ -147,7 +150,25 @@ def _seed(env: VecEnv, seed: int) -> None:
 def _layer_state(layer: gym.Env[Any, Any]) -> StateDict:
     if is_mujoco(layer):
         return mujoco_state(layer)
+    if isinstance(layer, ContinualEnv):
+        return dict(layer.get_state())
     return {name: to_plain(getattr(layer, name)) for name in SNAPSHOT_ATTRIBUTES.get(type(layer), ())}
+
+
+def _load_layer_states(env: VecEnv, states: list[StateDict], *, tasks: bool) -> None:
+    """:param tasks: load what decides the tasks, or everything else"""
+    for one, state in zip(_environments(env), states, strict=True):
+        for layer, layer_state in zip(_layers(one), state["layers"], strict=True):
+            if isinstance(layer, ContinualEnv):
+                if tasks:
+                    layer.set_state(layer_state)
+            elif not tasks:
+                load = load_mujoco_state if is_mujoco(layer) else _load_attributes
+                load(layer, layer_state)
+
+
+def _load_attributes(layer: gym.Env[Any, Any], state: StateDict) -> None:
+    vars(layer).update(from_plain(state))
 
 
 def _generators(env: gym.Env[Any, Any]) -> list[np.random.Generator]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
+from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_vgs_ppo._hints import did_you_mean
+from sb3_vgs_ppo.envs import phase_length
 from sb3_vgs_ppo.errors import UserInputError
 
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco"}
@@ -26,6 +30,7 @@ def make_training_env(
     seed: int,
     *,
     monitor_dir: Path,
+    env_kwargs: Mapping[str, Any] | None = None,
     normalize: bool = False,
     gamma: float = 0.99,
     append: bool = False,
@@ -34,13 +39,16 @@ def make_training_env(
     :param env_id: registered id, or ``module:Env-v0``; see :func:`check_environment`
     :param n_envs: environment i is seeded with ``seed + i``
     :param monitor_dir: folder for one ``<i>.monitor.csv`` per environment
+    :param env_kwargs: arguments of the environment; ``phase_steps`` of a continual one are those of all environments
+        together, and its ``task_seed`` is ``seed`` if not given
     :param normalize: normalize observations and rewards by running statistics. Images and discrete observations stay as
         they are
     :param gamma: discount of the return whose running variance scales the rewards
     :param append: go on with monitor files that are there, instead of overwriting them
+    :raises UserInputError: the environments cannot have equal shares of a phase
     """
     env = make_vec_env(
-        partial(gym.make, env_id),
+        partial(gym.make, env_id, **_training_arguments(env_id, env_kwargs or {}, n_envs, seed)),
         n_envs,
         seed=seed,
         monitor_dir=str(monitor_dir),
@@ -51,16 +59,32 @@ def make_training_env(
     return env
 
 
-def make_evaluation_env(env_id: str, n_envs: int, seed: int, training_env: VecEnv) -> VecEnv:
+def make_evaluation_env(
+    env_id: str,
+    n_envs: int,
+    seed: int,
+    training_env: VecEnv,
+    *,
+    env_kwargs: Mapping[str, Any] | None = None,
+    phase: int = 0,
+) -> VecEnv:
     """
     An environment that sees what the training environment sees: its statistics are shared, and not updated here.
 
     Rewards are the environment's own.
 
     :param training_env: where the agent is trained
+    :param env_kwargs: arguments of the environment, as in :func:`make_training_env`
+    :param phase: phase of a continual environment, whose task stays during the evaluation
     :return: an environment for one evaluation; the caller closes it
     """
-    env = make_vec_env(partial(gym.make, env_id), n_envs, seed=seed)
+    arguments = dict(env_kwargs or {})
+    changes = phase_length(env_id, arguments) is not None
+    if changes:
+        arguments |= {"phase_steps": None, "task_seed": training_env.get_attr("task_seed")[0]}
+    env = make_vec_env(partial(gym.make, env_id, **arguments), n_envs, seed=seed)
+    if changes:
+        env.env_method("set_phase", phase)
     trained = unwrap_vec_normalize(training_env)
     if trained is not None:
         options = _normalized_observations(env.observation_space)
@@ -78,17 +102,21 @@ def policy_alias(observation_space: spaces.Space[Any]) -> str:
     return "CnnPolicy" if is_image_space(observation_space) else "MlpPolicy"
 
 
-def check_environment(env_id: str) -> None:
+def check_environment(env_id: str, env_kwargs: Mapping[str, Any] | None = None, n_envs: int = 1) -> None:
     """
     Make an environment once and close it.
 
+    :param env_kwargs: arguments of the environment, as in :func:`make_training_env`
     :raises UserInputError: the id is not registered, its module or a package that it needs cannot be imported, or it
-        cannot be made without arguments
+        cannot be made with these arguments
     """
+    arguments = dict(env_kwargs or {})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # training will show them; an error is one line
-            gym.make(env_id).close()
+            gym.make(env_id, **arguments).close()
+    except UserInputError:
+        raise
     except gym.error.UnregisteredEnv as error:
         raise UserInputError(f"--env-id {env_id!r} is not registered with gymnasium; {_closest_id(env_id)}") from error
     except gym.error.DependencyNotInstalled as error:
@@ -96,8 +124,32 @@ def check_environment(env_id: str) -> None:
     except ImportError as error:
         hint = "; remedy: install the module, or put its folder on PYTHONPATH" if ":" in env_id else ""
         raise UserInputError(f"--env-id {env_id!r} cannot be imported: {str(error).rstrip('.')}{hint}") from error
-    except (gym.error.Error, TypeError, ValueError) as error:
+    except (gym.error.Error, AssertionError, TypeError, ValueError) as error:
+        if arguments and not isinstance(error, gym.error.Error):
+            reason = error.__cause__ or error  # without the arguments, which gymnasium adds
+            raise UserInputError(
+                f"--env-kwargs {arguments}: {env_id} refuses them: {reason}; remedy: values for "
+                f"{', '.join(_arguments_of(env_id))} that it allows"
+            ) from error
         raise UserInputError(f"--env-id {env_id!r} cannot be made: {error}; an id looks like module:Name-v0") from error
+    _training_arguments(env_id, arguments, n_envs, seed=0)
+
+
+def _training_arguments(env_id: str, env_kwargs: Mapping[str, Any], n_envs: int, seed: int) -> dict[str, Any]:
+    """
+    :return: arguments of each of the environments of a run
+    :raises UserInputError: the environments cannot have equal shares of a phase
+    """
+    length = phase_length(env_id, env_kwargs)
+    if length is None:
+        return dict(env_kwargs)
+    if length % n_envs:
+        nearest = max(round(length / n_envs), 1) * n_envs
+        raise UserInputError(
+            f"--n-envs {n_envs} cannot share phases of {length} steps equally; remedy: --env-kwargs "
+            f"'{{\"phase_steps\": {nearest}}}'"
+        )
+    return {"task_seed": seed, **env_kwargs, "phase_steps": length // n_envs}
 
 
 def _closest_id(env_id: str) -> str:
@@ -106,9 +158,22 @@ def _closest_id(env_id: str) -> str:
 
 
 def _remedy(env_id: str, error: gym.error.DependencyNotInstalled) -> str:
-    entry_point = gym.spec(env_id).entry_point
+    entry_point = _plain_entry_point(env_id)
     module = ".".join(entry_point.split(".")[:3]) if isinstance(entry_point, str) else ""
     return f"remedy: pip install 'sb3-vgs-ppo[{_EXTRAS[module]}]'" if module in _EXTRAS else str(error)
+
+
+def _arguments_of(env_id: str) -> list[str]:
+    entry_point = _plain_entry_point(env_id)
+    create = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    parameters = inspect.signature(create).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+
+
+def _plain_entry_point(env_id: str) -> Any:
+    """:return: what makes a registered environment, or the plain one within a continual one"""
+    spec = gym.spec(env_id.rpartition(":")[2])
+    return gym.spec(spec.kwargs.get("base_id", spec.id)).entry_point
 
 
 def _normalized_observations(space: spaces.Space[Any]) -> dict[str, Any]:

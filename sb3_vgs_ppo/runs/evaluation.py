@@ -7,13 +7,17 @@ run that was killed and resumed repeats it exactly, and it leaves no trace in tr
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
+from sb3_vgs_ppo.envs import phase_length, phase_of
+from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.runs.environments import make_evaluation_env
 
 COLUMNS = ("step", "mean_reward", "std_reward", "mean_ep_length", "episodes", "rewards", "ep_lengths")
@@ -50,21 +54,41 @@ class Evaluation:
         return f"{self.mean_reward:.2f} ± {self.std_reward:.2f} over {len(self.rewards)} episodes"
 
 
-def evaluate(model: PPO, env_id: str, n_envs: int, n_episodes: int, seed: int) -> Evaluation:
+def evaluate(
+    model: PPO,
+    env_id: str,
+    n_envs: int,
+    n_episodes: int,
+    seed: int,
+    *,
+    env_kwargs: Mapping[str, Any] | None = None,
+    phase: int = 0,
+) -> Evaluation:
     """
     :param model: agent with its training environment, whose VecNormalize statistics are used and not updated
     :param n_envs: most environments to play in at a time
     :param seed: seeds the environments
+    :param env_kwargs: arguments of the environment
+    :param phase: phase of a continual environment
     """
     training_env = model.get_env()
     if training_env is None:
         raise ValueError("the model has no environment; remedy: model.set_env(env)")
-    env = make_evaluation_env(env_id, min(n_envs, n_episodes), seed, training_env)
+    env = make_evaluation_env(env_id, min(n_envs, n_episodes), seed, training_env, env_kwargs=env_kwargs, phase=phase)
     try:
         rewards, lengths = evaluate_policy(model, env, n_episodes, deterministic=True, return_episode_rewards=True)
     finally:
         env.close()
     return Evaluation(model.num_timesteps, tuple(map(float, rewards)), tuple(map(int, lengths)))  # type: ignore[arg-type]
+
+
+def evaluation_phase(config: TrainConfig, num_timesteps: int) -> int:
+    """
+    :param num_timesteps: environment steps trained
+    :return: phase of a continual environment in which the last of them was made. Those beyond ``total_timesteps``,
+        which fill the last rollout, do not count: they may be the first of a task that was never to be learnt
+    """
+    return phase_of(min(num_timesteps, config.total_timesteps), phase_length(config.env_id, config.env_kwargs))
 
 
 def evaluation_seed(run_seed: int, number: int) -> int:

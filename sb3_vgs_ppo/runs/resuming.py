@@ -62,7 +62,7 @@ def resume(
             display.message(f"Schedules follow {total_timesteps:,} steps from here on, not {config.total_timesteps:,}")
             config = replace(config, total_timesteps=total_timesteps)
         check_config(config)
-        check_environment(config.env_id)
+        check_environment(config.env_id, config.env_kwargs, config.n_envs)
         th.set_num_threads(config.torch_threads)
         _explain(display, usable)
         _cut_back(folder, usable)

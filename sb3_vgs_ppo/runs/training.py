@@ -31,6 +31,7 @@ from sb3_vgs_ppo.runs.evaluation import (
     append_evaluation,
     best_evaluation,
     evaluate,
+    evaluation_phase,
     evaluation_seed,
     read_evaluations,
 )
@@ -88,7 +89,7 @@ def train(config: TrainConfig, *, display: Display | None = None, command: Seque
     check_config(config)
     run_dir = default_run_dir(config) if config.run_dir is None else Path(config.run_dir).expanduser()
     config = resolve(config)
-    check_environment(config.env_id)
+    check_environment(config.env_id, config.env_kwargs, config.n_envs)
     th.set_num_threads(config.torch_threads)
     with stop_on_signals() as stop, new_run_folder(run_dir) as folder, training_env(config, folder) as env:
         run = Run(config, folder, build_model(config, env), display or Display(), stop)
@@ -109,6 +110,7 @@ def training_env(config: TrainConfig, folder: RunFolder, *, append: bool = False
         config.n_envs,
         config.seed,
         monitor_dir=folder.monitor,
+        env_kwargs=config.env_kwargs,
         normalize=config.normalize,
         gamma=gamma_of(config),
         append=append,
@@ -222,7 +224,15 @@ class Run:
 
     def _play(self, n_episodes: int, number: int) -> Evaluation:
         config = self.config
-        return evaluate(self.model, config.env_id, config.n_envs, n_episodes, evaluation_seed(config.seed, number))
+        return evaluate(
+            self.model,
+            config.env_id,
+            config.n_envs,
+            n_episodes,
+            evaluation_seed(config.seed, number),
+            env_kwargs=config.env_kwargs,
+            phase=evaluation_phase(config, self.model.num_timesteps),
+        )
 
     def _show_figures(self) -> None:
         returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]

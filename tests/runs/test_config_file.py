@@ -49,9 +49,15 @@ def test_off_is_a_word_in_yaml(tmp_path: Path) -> None:
 
 
 def test_the_record_of_a_run_is_read_as_its_options(tmp_path: Path) -> None:
-    config = TrainConfig(env_id="Pendulum-v1", seed=3, algo_kwargs={"gamma": 0.9})
+    config = TrainConfig(env_id="Pendulum-v1", env_kwargs={"g": 5.0}, seed=3, algo_kwargs={"gamma": 0.9})
     record = {"schema": 1, "options": config.to_mapping(), "command": ["x"], "versions": {}}
     assert read_config_file(write(tmp_path, json.dumps(record), "config.json")) == config
+
+
+def test_a_record_from_before_an_option_has_its_default(tmp_path: Path) -> None:
+    options = TrainConfig(env_id="Pendulum-v1").to_mapping()
+    del options["env_kwargs"]
+    assert read_config_file(write(tmp_path, json.dumps({"options": options}), "config.json")).env_kwargs == {}
 
 
 def test_options_survive_json_but_for_the_folder() -> None:

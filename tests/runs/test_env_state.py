@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -26,10 +27,10 @@ MUJOCO = [
 ]
 
 
-def make(env_id: str, tmp_path: Path, seed: int) -> VecEnv:
+def make(env_id: str, tmp_path: Path, seed: int, **env_kwargs: Any) -> VecEnv:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return make_training_env(env_id, 2, seed, monitor_dir=tmp_path / f"monitor-{seed}")
+        return make_training_env(env_id, 2, seed, monitor_dir=tmp_path / f"monitor-{seed}", env_kwargs=env_kwargs)
 
 
 def play(env: VecEnv, n_steps: int, seed: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, list[float]]]:
@@ -79,6 +80,51 @@ def test_where_a_snapshot_is_not_exact_new_episodes_begin(env_id: str, tmp_path:
     load_environment_states(other, environment_states(env), seed)
     for one, another in zip(play(env, 200, seed=2), play(other, 200, seed=2), strict=True):
         np.testing.assert_array_equal(one[0], another[0])
+
+
+@pytest.mark.parametrize(
+    ("env_id", "change"),
+    [
+        ("ContinualCartPole-v0", "observation_rotation"),
+        ("ContinualCartPole-v0", "physics"),
+        ("ContinualHopper-v0", "physics"),
+        ("ContinualHopper-v0", "action_permutation"),
+    ],
+)
+def test_a_snapshot_knows_the_task_and_when_the_next_begins(env_id: str, change: str, tmp_path: Path) -> None:
+    env = make(env_id, tmp_path, seed=0, change=change, phase_steps=60)
+    env.reset()
+    play(env, 37, seed=1)  # phases of 30 steps for each of the two environments
+    states = load_tensors(dump_tensors(environment_states(env)), "file", "member")
+    other = make(env_id, tmp_path, seed=5, change=change, phase_steps=60)
+    load_environment_states(other, states, seed=None)
+    assert other.get_attr("task_seed") == [0, 0]
+    assert other.get_attr("phase") == [1, 1]
+    for one, another in zip(play(env, 60, seed=2), play(other, 60, seed=2), strict=True):
+        for left, right in zip(one, another, strict=True):
+            np.testing.assert_array_equal(left, right)
+    assert env.get_attr("phase") == other.get_attr("phase") == [3, 3]
+    assert env.get_attr("steps_in_phase") == other.get_attr("steps_in_phase") == [7, 7]
+
+
+@pytest.mark.parametrize("change", ["observation_rotation", "action_permutation", "physics"])
+def test_the_phase_goes_on_where_new_episodes_begin(change: str, tmp_path: Path) -> None:
+    kwargs = {"change": change, "phase_steps": 20}
+    env = make("ContinualLunarLander-v0", tmp_path, seed=0, **kwargs)
+    assert not can_snapshot(env)
+    model = PPO("MlpPolicy", env, n_steps=12, batch_size=24, n_epochs=1, device="cpu").learn(24)
+    seed = end_unless_exact(model, run_seed=3)
+    assert seed is not None
+    states = [environment["layers"] for environment in environment_states(env)]
+    assert {"task_seed": 0, "phase": 1, "steps_in_phase": 2} in states[1]
+    frozen = gym.make("ContinualLunarLander-v0", **{**kwargs, "phase_steps": None, "task_seed": 0})
+    frozen.get_wrapper_attr("set_phase")(1)
+    np.testing.assert_array_equal(model._last_obs[1], frozen.reset(seed=seed + 1)[0])  # type: ignore[index]
+    other = make("ContinualLunarLander-v0", tmp_path, seed=5, **kwargs)
+    load_environment_states(other, environment_states(env), seed)
+    for left, right in zip(play(env, 60, seed=2), play(other, 60, seed=2), strict=True):
+        np.testing.assert_array_equal(left[0], right[0])
+    assert env.get_attr("phase") == other.get_attr("phase") == [7, 7]
 
 
 def test_a_wrapper_that_is_not_known_prevents_a_snapshot(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -43,6 +44,25 @@ def test_evaluation_shares_the_statistics_and_leaves_them_alone(tmp_path: Path) 
 def test_evaluation_without_normalization_is_plain(tmp_path: Path) -> None:
     env = make_training_env("CartPole-v1", 1, 0, monitor_dir=tmp_path)
     assert type(make_evaluation_env("CartPole-v1", 2, 0, env)) is DummyVecEnv
+
+
+def test_arguments_reach_training_and_evaluation(tmp_path: Path) -> None:
+    env = make_training_env("LunarLander-v3", 2, 0, monitor_dir=tmp_path, env_kwargs={"gravity": -4.0})
+    evaluation = make_evaluation_env("LunarLander-v3", 1, 0, env, env_kwargs={"gravity": -4.0})
+    assert [*env.get_attr("gravity"), *evaluation.get_attr("gravity")] == [-4.0] * 3
+
+
+@pytest.mark.parametrize(("env_kwargs", "task_seed"), [({}, 7), ({"task_seed": 0}, 0)])
+def test_phases_are_counted_over_all_environments(env_kwargs: dict[str, int], task_seed: int, tmp_path: Path) -> None:
+    env = make_training_env("ContinualCartPole-v0", 8, 7, monitor_dir=tmp_path, env_kwargs=env_kwargs)
+    assert env.get_attr("phase_steps") == [5_000] * 8
+    assert env.get_attr("task_seed") == [task_seed] * 8
+    evaluation = make_evaluation_env("ContinualCartPole-v0", 2, 11, env, env_kwargs=env_kwargs, phase=3)
+    assert evaluation.get_attr("phase_steps") == [None] * 2
+    assert evaluation.get_attr("task_seed") == [task_seed] * 2
+    assert evaluation.get_attr("phase") == [3] * 2
+    frozen = make_training_env("ContinualCartPole-v0", 3, 7, monitor_dir=tmp_path, env_kwargs={"phase_steps": None})
+    assert frozen.get_attr("phase_steps") == [None] * 3
 
 
 @pytest.mark.usefixtures("toy_envs")
@@ -96,7 +116,33 @@ def test_ids_that_cannot_be_made(env_id: str, message: str, recwarn: pytest.Warn
 
 
 @pytest.mark.parametrize(
-    ("env_id", "package", "extra"), [("LunarLander-v3", "Box2D", "box2d"), ("Hopper-v5", "mujoco", "mujoco")]
+    ("env_id", "env_kwargs", "n_envs", "message"),
+    [
+        ("CartPole-v1", {"pole": 1}, 1, r"--env-kwargs {'pole': 1}: CartPole-v1 refuses them: .*unexpected keyword "),
+        ("CartPole-v1", {"pole": 1}, 1, r"'pole'; remedy: values for sutton_barto_reward, render_mode that it allows"),
+        ("LunarLander-v3", {"gravity": 5}, 1, r"--env-kwargs .*gravity \(current value: 5\) must be between -12 and 0"),
+        ("ContinualLunarLander-v0", {"wind": 1}, 1, r"argument 'wind'; remedy: values for render_mode, continuous, "),
+        ("ContinualCartPole-v0", {"phase_steps": -8}, 8, r"^phase_steps -8 is no positive whole number; remedy: "),
+        ("ContinualCartPole-v0", {"change": "wind"}, 8, r"^change 'wind' is not known; remedy: observation_rotation, "),
+        ("ContinualCartPole-v0", {}, 3, r"--n-envs 3 cannot share phases of 40000 steps equally; .*steps\": 39999}'"),
+        ("ContinualCartPole-v0", {"phase_steps": 3}, 8, r"remedy: --env-kwargs '{\"phase_steps\": 8}'"),
+        ("CartPole-v7", {"pole": 1}, 1, r"--env-id 'CartPole-v7'.*did you mean 'CartPole-v1'"),
+    ],
+)
+def test_arguments_that_cannot_be_used(env_id: str, env_kwargs: dict[str, Any], n_envs: int, message: str) -> None:
+    check_environment("ContinualCartPole-v0", {"phase_steps": 30}, 3)
+    with pytest.raises(UserInputError, match=message) as raised:
+        check_environment(env_id, env_kwargs, n_envs)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "package", "extra"),
+    [
+        ("LunarLander-v3", "Box2D", "box2d"),
+        ("ContinualLunarLander-v0", "Box2D", "box2d"),
+        ("Hopper-v5", "mujoco", "mujoco"),
+    ],
 )
 def test_a_missing_package_names_the_extra(
     env_id: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch

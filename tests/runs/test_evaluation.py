@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,14 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_vgs_ppo.runs.config import TrainConfig
+from sb3_vgs_ppo.runs.environments import make_training_env
 from sb3_vgs_ppo.runs.evaluation import (
     Evaluation,
     append_evaluation,
     best_evaluation,
     evaluate,
+    evaluation_phase,
     evaluation_seed,
     read_evaluations,
 )
@@ -63,6 +67,31 @@ def test_an_evaluation_depends_on_agent_and_seed_alone() -> None:
     assert evaluate(model, "Pendulum-v1", 2, 4, seed=8).rewards != first.rewards
 
 
+def test_an_evaluation_plays_the_task_of_its_phase(tmp_path: Path) -> None:
+    """An agent that always chooses action 0 does something else where the actions are swapped."""
+    kwargs = {"change": "action_permutation"}
+    env = make_training_env("ContinualCartPole-v0", 1, 3, monitor_dir=tmp_path, env_kwargs=kwargs)
+    model = PPO("MlpPolicy", env, n_steps=32, batch_size=16, n_epochs=1, seed=0)
+    with th.no_grad():
+        model.policy.action_net.weight.zero_()  # type: ignore[union-attr]
+        model.policy.action_net.bias.copy_(th.tensor([1.0, 0.0]))  # type: ignore[union-attr]
+    lengths = [
+        evaluate(model, "ContinualCartPole-v0", 2, 6, seed=1, env_kwargs=kwargs, phase=phase).ep_lengths
+        for phase in range(3)
+    ]
+    assert lengths[0] == lengths[2] != lengths[1]
+    assert env.get_attr("phase") == [0]
+
+
+@pytest.mark.parametrize(
+    ("num_timesteps", "phase"), [(0, 0), (1, 0), (40_000, 0), (40_001, 1), (80_000, 1), (81_920, 1)]
+)
+def test_the_phase_is_that_of_the_last_step_that_was_asked_for(num_timesteps: int, phase: int) -> None:
+    config = TrainConfig(env_id="ContinualCartPole-v0", total_timesteps=80_000)
+    assert evaluation_phase(config, num_timesteps) == phase
+    assert evaluation_phase(replace(config, env_id="CartPole-v1"), num_timesteps) == 0
+
+
 @pytest.mark.parametrize("normalize", [False, True])
 def test_an_evaluation_leaves_no_trace_in_training(normalize: bool) -> None:
     parameters = []
@@ -91,7 +120,7 @@ def test_a_normalized_agent_is_shown_normalized_observations_and_paid_in_full() 
 def test_no_more_environments_than_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def make(env_id: str, n_envs: int, seed: int, training_env: object) -> object:
+    def make(env_id: str, n_envs: int, seed: int, training_env: object, **options: object) -> object:
         asked.append(n_envs)
         return make_vec_env(env_id, n_envs, seed=seed)
 

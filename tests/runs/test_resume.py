@@ -22,6 +22,7 @@ from sb3_vgs_ppo.runs.checkpointing import list_checkpoints
 from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.runs.folder import RunFolder, existing_run_folder
 from sb3_vgs_ppo.runs.progress import Display
+from sb3_vgs_ppo.runs.resume_state import read_resume_state
 from sb3_vgs_ppo.runs.resuming import resume
 from sb3_vgs_ppo.runs.training import train
 
@@ -122,6 +123,33 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(
         resume(tmp_path / "killed", display=KilledAt(5.9 * ROLLOUT * n_envs))
     resume(tmp_path / "killed")
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "change", "n_envs", "normalize"),
+    [
+        ("ContinualCartPole-v0", "observation_rotation", 2, False),
+        ("ContinualCartPole-v0", "physics", 2, True),
+        ("ContinualLunarLander-v0", "action_permutation", 2, True),
+        ("ContinualLunarLander-v0", "physics", 1, False),
+        ("ContinualHopper-v0", "physics", 2, True),
+    ],
+)
+def test_a_run_that_is_resumed_over_a_change_of_task_equals_one_that_was_never_interrupted(
+    env_id: str, change: str, n_envs: int, normalize: bool, tmp_path: Path
+) -> None:
+    """Phases of 110 steps per environment: checkpoints at 80, 160 and 240 lie in the phases 0, 1 and 2."""
+    options = {"env_id": env_id, "n_envs": n_envs, "normalize": normalize, "seed": 3}
+    options["env_kwargs"] = {"change": change, "phase_steps": 110 * n_envs}
+    train(configure(tmp_path / "whole", **options))
+    train_until(configure(tmp_path / "killed", **options), 2.9 * ROLLOUT * n_envs)
+    with pytest.raises(Killed):
+        resume(tmp_path / "killed", display=KilledAt(4.5 * ROLLOUT * n_envs))
+    resume(tmp_path / "killed")
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    states = read_resume_state(tmp_path / "killed" / "checkpoints" / f"{160 * n_envs}.zip").environments
+    for environment in states:
+        assert {"task_seed": 3, "phase": 1, "steps_in_phase": 50} in environment["layers"]
 
 
 @pytest.fixture(scope="module")
