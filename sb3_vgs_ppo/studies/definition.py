@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sb3_vgs_ppo.envs import phase_length
@@ -16,8 +17,13 @@ DEFAULT_OPTIONS: dict[str, Any] = {"eval_every": 0, "progress": False}
 """Options of every cell unless the study says otherwise. Curves are drawn from training episodes, which cost nothing;
 the final evaluation is made in any case."""
 
-_OF_THE_CELL = ("env_id", "seed", "total_timesteps", "run_dir")
-_NAME = re.compile(r"[\w.+=-]+")
+CHECKPOINT_EVERY = 10_000
+"""Environment steps between checkpoints, at most, of a cell whose agent others train on; the default of ``train``."""
+
+VGS_OFF = "off"
+
+_OF_THE_CELL = ("env_id", "seed", "run_dir")
+_NAME = re.compile(r"[^\W_][\w.+=-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,10 @@ class Variant:
     """
     One of the agents that are compared.
 
-    :param name: letters, digits and ``. + = _ -``: it is the name of a folder
+    :param name: letters, digits and ``. + = _ -``, at most 100: it is the name of a folder
     :param options: options of ``train`` by field name
     :param continue_from: name of a variant whose agent of the same environment and seed is migrated to this one's VGS
-        version and trained on, instead of a new agent from scratch. Its other options must be that variant's
+        version and trained on, instead of a new agent from scratch. Their other options must be the same
     :param from_step: environment steps after which it is taken over: the first checkpoint from there on
     """
 
@@ -61,7 +67,8 @@ class Study:
     :param options: options of ``train`` for all cells
     :param environments: options of ``train`` by environment, ``total_timesteps`` among them
     :param thresholds: by environment a return; the first step at which a curve reaches it is reported
-    :raises StudyError: nothing to compare, a name twice or of forbidden characters, or an unknown name
+    :raises StudyError: nothing to compare, something twice, a name that is unknown or cannot be a folder's, a number
+        out of range, an option that is not the place's to set, or a variant that cannot continue what it names
     """
 
     env_ids: tuple[str, ...]
@@ -75,12 +82,17 @@ class Study:
 
     def __post_init__(self) -> None:
         self._check_names()
-        for where, options in (("options", self.options), *((v.name, v.options) for v in self.variants)):
-            _refuse_cell_options(where, options, _OF_THE_CELL)
+        self._check_numbers()
+        _refuse_options("options", self.options, (*_OF_THE_CELL, "total_timesteps"))
         for env_id, options in self.environments.items():
-            _refuse_cell_options(env_id, options, ("env_id", "seed", "run_dir"))
+            _refuse_options(f"environments: {env_id}", options, _OF_THE_CELL)
         for variant in self.variants:
+            where = f"variant {variant.name!r}"
+            _refuse_options(where, variant.options, (*_OF_THE_CELL, "total_timesteps", "env_kwargs"))
             self._check_continuation(variant)
+        for variant, other in itertools.combinations(self.variants, 2):
+            if replace(variant, name=other.name) == other:
+                raise StudyError(f"variants {variant.name!r} and {other.name!r} are the same; remedy: leave one out")
 
     def cells(self) -> Iterator[Cell]:
         """:return: all cells, seeds outermost: an unfinished study has something of everything"""
@@ -100,7 +112,8 @@ class Study:
 
     def steps(self, env_id: str) -> int:
         """:return: environment steps of a cell"""
-        return int(self.environments.get(env_id, {}).get("total_timesteps", self.total_timesteps))
+        steps: int = self.environments.get(env_id, {}).get("total_timesteps", self.total_timesteps)
+        return steps
 
     def train_options(self, cell: Cell) -> dict[str, Any]:
         """:return: the options of ``train`` for a cell, without its folder; a variant's win over an environment's"""
@@ -109,7 +122,7 @@ class Study:
         options = {**own, "env_id": cell.env_id, "seed": cell.seed, "total_timesteps": self.steps(cell.env_id)}
         if variant.from_step is not None:
             options["total_timesteps"] -= variant.from_step
-        return {**options, **self._checkpoints_to_keep(variant, cell.env_id, options)}
+        return {**options, **self._checkpoints_to_keep(variant, cell.env_id)}
 
     def phase_length(self, env_id: str) -> int | None:
         """:return: environment steps of a phase, None where the task stays the same"""
@@ -117,7 +130,7 @@ class Study:
         return phase_length(env_id, options.get("env_kwargs", {}))
 
     def to_mapping(self) -> dict[str, Any]:
-        """:return: plain values, from which :func:`study_from_mapping` makes the same study"""
+        """:return: plain values, from which :func:`~sb3_vgs_ppo.studies.study_file.make_study` makes the same study"""
         return asdict(self)
 
     def _check_names(self) -> None:
@@ -126,7 +139,10 @@ class Study:
             _refuse_empty_and_double(what, values)
         for name in names:
             if not _NAME.fullmatch(name):
-                raise StudyError(f"variant {name!r}: a name has letters, digits and . + = _ - only")
+                raise StudyError(
+                    f"variant {name!r} cannot be a folder's name; remedy: at most 100 letters, digits and . + = _ -, "
+                    "and a letter or digit first"
+                )
         if self.baseline not in names:
             raise StudyError(f"baseline {self.baseline!r} is not among the variants; remedy: one of {', '.join(names)}")
         for what, mapping in (("environments", self.environments), ("thresholds", self.thresholds)):
@@ -134,46 +150,56 @@ class Study:
                 if env_id not in self.env_ids:
                     raise StudyError(f"{what}: {env_id!r} is not in the study; remedy: {', '.join(self.env_ids)}")
 
+    def _check_numbers(self) -> None:
+        for env_id in self.env_ids:
+            if self.steps(env_id) < 1:
+                raise StudyError(f"total_timesteps of {env_id}: {self.steps(env_id)}; remedy: at least 1")
+        for seed in self.seeds:
+            if seed < 0:
+                raise StudyError(f"seeds: {seed} is negative; remedy: 0 or more")
+        for env_id, threshold in self.thresholds.items():
+            if not math.isfinite(threshold):
+                raise StudyError(f"thresholds: {env_id}: {threshold} can never be reached; remedy: a finite return")
+
     def _check_continuation(self, variant: Variant) -> None:
         source, step = variant.continue_from, variant.from_step
         if source is None and step is None:
             return
+        where = f"variant {variant.name!r}"
         if source is None or step is None:
-            raise StudyError(f"variant {variant.name!r}: continue_from and from_step belong together")
-        parents = [other for other in self.variants if other.name == source and other.continue_from is None]
-        if not parents or source == variant.name:
-            raise StudyError(f"variant {variant.name!r}: continue_from {source!r} is no variant trained from scratch")
-        if _without_vgs(parents[0].options) != _without_vgs(variant.options):
+            raise StudyError(f"{where}: continue_from and from_step belong together; remedy: both or none")
+        parent = next((other for other in self.variants if other.name == source), None)
+        if parent is None or parent.continue_from is not None:
+            raise StudyError(f"{where}: continue_from {source!r}; remedy: a variant of the study trained from scratch")
+        if _without_vgs(parent.options) != _without_vgs(variant.options):
             raise StudyError(
-                f"variant {variant.name!r} has other options than {source!r}, whose agents it trains on; "
-                "remedy: change vgs_version alone"
+                f"{where} has other options than {source!r}, whose agents it trains on; remedy: vary vgs_version alone"
             )
+        if VGS_OFF in [merged(self.options, one.options).get("vgs_version") for one in (parent, variant)]:
+            raise StudyError(
+                f"{where} or {source!r} has no VGS, so there is nothing to migrate; remedy: versions for both"
+            )
+        for options in (self.options, parent.options, *self.environments.values()):
+            _refuse_options(f"{where} continues {source!r}", options, ("checkpoint_every", "keep_checkpoints"))
         for env_id in self.env_ids:
             if not 0 < step < self.steps(env_id):
                 raise StudyError(
-                    f"variant {variant.name!r}: from_step {step}; remedy: between 0 and the {self.steps(env_id)} steps"
+                    f"{where}: from_step {step}; remedy: between 0 and {self.steps(env_id)}, all of {env_id}"
                 )
             if self.phase_length(env_id) is not None:
-                raise StudyError(f"variant {variant.name!r} cannot continue on {env_id}, whose phases would start anew")
+                raise StudyError(
+                    f"{where} cannot continue on {env_id}, whose phases would start anew; remedy: a study without it"
+                )
 
-    def _checkpoints_to_keep(self, variant: Variant, env_id: str, options: Mapping[str, Any]) -> dict[str, int]:
+    def _checkpoints_to_keep(self, variant: Variant, env_id: str) -> dict[str, int]:
         """:return: options that keep the checkpoints from which other variants are continued"""
         steps = [other.from_step for other in self.variants if other.continue_from == variant.name and other.from_step]
         if not steps:
             return {}
-        every = math.gcd(*steps)
+        common = math.gcd(*steps)
+        least_parts = math.ceil(common / CHECKPOINT_EVERY)
+        every = next(common // parts for parts in itertools.count(least_parts) if common % parts == 0)
         return {"checkpoint_every": every, "keep_checkpoints": math.ceil(self.steps(env_id) / every) + 1}
-
-
-def study_from_mapping(values: Mapping[str, Any]) -> Study:
-    """
-    :param values: what :meth:`Study.to_mapping` returned, as JSON gives it back
-    :raises TypeError: other names or kinds of values
-    """
-    fields = dict(values)
-    fields["variants"] = tuple(Variant(**variant) for variant in fields["variants"])
-    fields["env_ids"], fields["seeds"] = tuple(fields["env_ids"]), tuple(fields["seeds"])
-    return Study(**fields)
 
 
 def merged(*mappings: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,7 +225,17 @@ def _refuse_empty_and_double(what: str, values: Iterable[Any]) -> None:
         raise StudyError(f"{what}: {', '.join(twice)} more than once; remedy: each one once")
 
 
-def _refuse_cell_options(where: str, options: Mapping[str, Any], refused: tuple[str, ...]) -> None:
+def _refuse_options(where: str, options: Mapping[str, Any], refused: tuple[str, ...]) -> None:
+    """:raises StudyError: one of the refused names is among the options"""
+    remedies = {
+        "total_timesteps": "total_timesteps of the study, or of an environment",
+        "env_kwargs": "options of the study or of an environment: variants are compared on the same task",
+        "run_dir": "leave it out; the study has a folder for every cell",
+        "env_id": "env_ids of the study",
+        "seed": "seeds of the study",
+        "checkpoint_every": "leave it out; the study keeps the checkpoints that are trained on from",
+        "keep_checkpoints": "leave it out; the study keeps the checkpoints that are trained on from",
+    }
     for name in refused:
         if name in options:
-            raise StudyError(f"{where}: {name} is set by the study itself; remedy: leave it out of the options")
+            raise StudyError(f"{where}: {name} cannot be among the options; remedy: {remedies[name]}")

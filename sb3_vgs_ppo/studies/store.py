@@ -13,17 +13,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
+from urllib.parse import quote
 
 from sb3_vgs_ppo._files import write_json
 from sb3_vgs_ppo.errors import StudyError
-from sb3_vgs_ppo.studies.definition import Cell, Study, study_from_mapping
+from sb3_vgs_ppo.studies.definition import Cell, Study
+from sb3_vgs_ppo.studies.study_file import make_study
 
 SCHEMA = 1
 MANIFEST = "study.json"
 MARK = "done.json"
 RESULT_FILES = ("config.json", "status.json", "progress.csv", "evaluations.csv", "monitor/*.monitor.csv")
 """What statistics are computed from; the mark holds their digests. Checkpoints are not among them: they may go."""
+
+EndState: TypeAlias = Literal["finished", "diverged"]
+
+_RESTORE = "remedy: put the file back as it was"
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Completion:
     :param digests: SHA-256 of its result files by name
     """
 
-    state: Literal["finished", "diverged"]
+    state: EndState
     num_timesteps: int
     first_step: int
     cause: str | None
@@ -67,39 +73,41 @@ class StudyStore:
         :param path: folder of a study
         :raises StudyError: it is none, or its manifest cannot be read
         """
+        file = path / MANIFEST
         try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-            schema = manifest["schema"]
-            if schema != SCHEMA:
-                raise StudyError(f"{path / MANIFEST} has schema {schema!r}, this version reads {SCHEMA}")
-            return cls(path, study_from_mapping(manifest["study"]))
-        except FileNotFoundError:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+            schema, study = manifest["schema"], manifest["study"]
+        except (FileNotFoundError, NotADirectoryError):
             raise StudyError(
                 f"{path} is not a study: it has no {MANIFEST}; remedy: a folder that compare wrote"
             ) from None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            if isinstance(error, StudyError):
-                raise
-            raise StudyError(f"{path / MANIFEST} cannot be read: {type(error).__name__}: {error}") from None
+            raise StudyError(f"{file} cannot be read: {type(error).__name__}: {error}; {_RESTORE}") from None
+        if schema != SCHEMA:
+            raise StudyError(f"{file} has schema {schema!r}, this version reads {SCHEMA}; remedy: the version it is of")
+        try:
+            return cls(path, make_study(study))
+        except (StudyError, AttributeError, TypeError) as error:  # somebody has edited it
+            raise StudyError(f"{file} cannot be read: {error}; {_RESTORE}") from None
 
     @classmethod
     def create_or_open(cls, path: Path, study: Study, *, extend: bool = False) -> StudyStore:
         """
         :param path: new or empty folder, or the folder of the same study
         :param study: definition
-        :param extend: accept a definition that adds cells to those of the folder and leaves them as they are
+        :param extend: accept a definition that leaves all cells of the folder as they are, and may add some
         :raises StudyError: the folder holds something else or another study, or cannot be written
         """
+        study = make_study(study.to_mapping())  # as the manifest gives it back, with lists for tuples
         if (path / MANIFEST).exists():
             old = cls.open(path).study
-            changes = differences(old.to_mapping(), study.to_mapping())
-            if not changes:
+            if old == study:
                 return cls(path, old)
-            if not (extend and _only_adds(old, study)):
-                raise StudyError(
-                    f"{path} holds a study of another definition: {'; '.join(changes)}; "
-                    "remedy: another --out, or --extend where cells are only added"
-                )
+            changes = differences(old.to_mapping(), study.to_mapping()) or ["variants: the order"]
+            keeps_cells = _keeps_cells(old, study)
+            if not (extend and keeps_cells):
+                remedy = "another --out, or --extend: no cell changes" if keeps_cells else "another --out"
+                raise StudyError(f"{path} holds a study of another definition: {'; '.join(changes)}; remedy: {remedy}")
         elif path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise StudyError(f"{path} is not empty and no study; remedy: another --out")
         try:
@@ -114,20 +122,24 @@ class StudyStore:
         """
         Keep other processes from running the same study until the block ends.
 
-        :raises StudyError: another one runs it
+        :raises StudyError: another one runs it, or the folder cannot be written
         """
-        descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StudyError(f"{self.path} cannot be written: {error.strerror}; remedy: make it writable") from None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StudyError(f"{self.path} is run by another process; remedy: wait until it ends") from None
             yield
-        except BlockingIOError:
-            raise StudyError(f"{self.path} is run by another process; remedy: wait until it ends") from None
         finally:
-            os.close(descriptor)
+            os.close(descriptor)  # which frees the lock, as the end of the process would
 
     def folder(self, cell: Cell) -> Path:
         """:return: run folder of a cell"""
-        environment = cell.env_id.replace("/", "_").replace(":", "_")
+        environment = quote(cell.env_id, safe="")  # ALE/Pong-v5 and module:Env-v0, and no two to one folder
         return self.path / "cells" / environment / cell.variant / f"seed-{cell.seed}"
 
     def is_done(self, cell: Cell) -> bool:
@@ -137,31 +149,43 @@ class StudyStore:
     def completion(self, cell: Cell) -> Completion | None:
         """
         :return: what the cell's mark says; None while it has none
-        :raises StudyError: the mark cannot be read, or a result file is not what it was when the mark was written
+        :raises StudyError: the mark cannot be read or is another cell's, or a result file is not what it was when the
+            mark was written
         """
         folder = self.folder(cell)
         if not self.is_done(cell):
             return None
         remedy = f"remedy: remove {folder}, and compare trains the cell again"
         try:
-            completion = Completion(**json.loads((folder / MARK).read_text(encoding="utf-8"))["completion"])
+            mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+            owner, completion = Cell(**mark["cell"]), Completion(**mark["completion"])
+            wanted = dict(completion.digests)
+            found = _digests(folder)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise StudyError(f"{folder / MARK} cannot be read: {type(error).__name__}; {remedy}") from None
-        found = _digests(folder)
-        for name in sorted(found.keys() | completion.digests.keys()):
-            if found.get(name) != completion.digests.get(name):
+            raise StudyError(f"{cell}: {folder / MARK} cannot be read: {type(error).__name__}; {remedy}") from None
+        if owner != cell:
+            raise StudyError(f"{cell}: {folder} is that of another cell, {owner}; {remedy}")
+        for name in sorted(found.keys() | wanted.keys()):
+            if found.get(name) != wanted.get(name):
                 fault = "is missing" if name not in found else "was changed after the cell was done"
-                raise StudyError(f"{folder / name} {fault}; {remedy}")
+                raise StudyError(f"{cell}: {folder / name} {fault}; {remedy}")
         return completion
 
     def mark_done(self, cell: Cell, first_step: int = 0) -> None:
         """
-        Write a cell's mark from its run folder, which must be finished or diverged.
+        Write a cell's mark from its run folder, which must be finished or diverged. The mark is on the disk no sooner
+        than the results that it vouches for.
 
         :param first_step: environment steps of the agent that it was continued from
+        :raises StudyError: the run has not ended, or its status cannot be read
         """
         folder = self.folder(cell)
-        status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        try:
+            status = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{cell}: {folder / 'status.json'} cannot be read: {type(error).__name__}") from None
+        if status["state"] not in get_args(EndState):
+            raise StudyError(f"{cell} is {status['state']}, not done; remedy: compare trains it on")
         summary = status["summary"] or {}
         completion = Completion(
             state=status["state"],
@@ -170,7 +194,7 @@ class StudyStore:
             cause=status["cause"],
             steps_per_second=summary.get("steps_per_second"),
             final_return=summary.get("final_mean_reward"),
-            digests=_digests(folder),
+            digests=_digests(folder, sync=True),
         )
         write_json(folder / MARK, {"schema": SCHEMA, "cell": asdict(cell), "completion": asdict(completion)})
 
@@ -185,13 +209,12 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
             for text in differences(old.get(name), new.get(name), f"{where}.{name}".removeprefix("."))
         ]
     if where == "variants":
-        by_name = [{variant["name"]: variant for variant in variants} for variants in (old, new)]
-        return differences(*by_name, where)
-    plain = [json.loads(json.dumps(value)) for value in (old, new)]  # tuples are lists there
-    return [] if plain[0] == plain[1] else [f"{where}: {json.dumps(plain[0])} -> {json.dumps(plain[1])}"]
+        old, new = ({variant["name"]: variant for variant in variants} for variants in (old, new))
+        return differences(old, new, where)
+    return [] if old == new else [f"{where}: {json.dumps(old)} -> {json.dumps(new)}"]
 
 
-def _only_adds(old: Study, new: Study) -> bool:
+def _keeps_cells(old: Study, new: Study) -> bool:
     """:return: whether all cells of the old study are in the new one, with the same options"""
     cells = set(new.cells())
     return all(
@@ -200,6 +223,15 @@ def _only_adds(old: Study, new: Study) -> bool:
     )
 
 
-def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for pattern in RESULT_FILES for path in folder.glob(pattern))
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+def _digests(folder: Path, sync: bool = False) -> dict[str, str]:
+    """
+    :param sync: wait until the files are on the disk
+    :return: SHA-256 of the result files by name
+    """
+    digests: dict[str, str] = {}
+    for path in sorted(path for pattern in RESULT_FILES for path in folder.glob(pattern)):
+        with path.open("rb") as file:
+            if sync:
+                os.fsync(file.fileno())
+            digests[path.relative_to(folder).as_posix()] = hashlib.sha256(file.read()).hexdigest()
+    return digests
