@@ -164,6 +164,8 @@ def test_the_default_folder_is_below_runs(tmp_path: Path, monkeypatch: pytest.Mo
         (["--vgs-version", "4"], "--vgs-version '4' is not known; remedy: off, 1.0, 2.0, 3.0, 3.1"),
         (["--optimizer", "sgd"], "invalid choice 'sgd' for argument '--optimizer'."),
         (["--algo-kwargs", '{"gama": 1}'], "--algo-kwargs: algo_kwargs has no 'gama'; did you mean 'gamma'?"),
+        (["--env-kwargs", '{"pole": 1}'], "--env-kwargs {'pole': 1}: CartPole-v1 refuses them: "),
+        (["--env-id", "ContinualCartPole-v0", "--n-envs", "3"], "--n-envs 3 cannot share phases of 40000 steps"),
         (["--algo-kwargs", '{"batch_size": 1}'], "DistributionalPPO refuses CartPole-v1 with {"),
         (["--config", "nowhere.yaml"], "--config nowhere.yaml cannot be read: No such file or directory"),
         (["--config", "typo.yaml"], "--config typo.yaml: unknown key 'n_env'; did you mean 'n_envs'?"),

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch as th
@@ -19,7 +20,7 @@ from sb3_vgs_ppo.runs import training
 from sb3_vgs_ppo.runs.checkpointing import list_checkpoints
 from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.runs.environments import make_training_env
-from sb3_vgs_ppo.runs.evaluation import evaluate, evaluation_seed, read_evaluations
+from sb3_vgs_ppo.runs.evaluation import Evaluation, evaluate, evaluation_seed, read_evaluations
 from sb3_vgs_ppo.runs.folder import RunFolder
 from sb3_vgs_ppo.runs.progress import Display
 from sb3_vgs_ppo.runs.training import train
@@ -252,6 +253,25 @@ def test_image_and_dict_observations(env_id: str, short_config: Configure) -> No
     result = train(config)
     assert result.folder.read_status().state == "finished"
     assert [evaluation.ep_lengths for evaluation in read_evaluations(result.folder.evaluations)] == [(8, 8), (8, 8)]
+
+
+def test_a_continual_run_is_evaluated_on_the_task_that_it_has_just_trained(
+    short_config: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Phases end after steps 250 and 500. The final evaluation leaves out the steps that fill the last rollout."""
+    phases = []
+
+    def watched(*args: Any, **kwargs: Any) -> Evaluation:
+        phases.append(kwargs["phase"])
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(training, "evaluate", watched)
+    kwargs = {"phase_steps": 250}
+    config = short_config(env_id="ContinualCartPole-v0", env_kwargs=kwargs, total_timesteps=500, eval_every=128)
+    result = train(config)
+    assert result.num_timesteps == 512
+    assert phases == [0, 1, 1, 1, 1]  # after 128, 256, 384 and 512 steps, and at the end
+    assert json.loads(result.folder.config.read_text())["options"]["env_kwargs"] == kwargs
 
 
 @pytest.mark.parametrize("env_id", ["LunarLander-v3", "Hopper-v5"])
