@@ -94,6 +94,7 @@ def open_store(options: CompareOptions) -> StudyStore:
     :raises StudyError: no definition, one that cannot be used, or another one than that of the folder
     :raises UserInputError: an option of train that cannot be used
     """
+    from sb3_vgs_ppo.studies.definition import merged
     from sb3_vgs_ppo.studies.store import MANIFEST, StudyStore
     from sb3_vgs_ppo.studies.study_file import make_study, read_study_file
 
@@ -102,7 +103,7 @@ def open_store(options: CompareOptions) -> StudyStore:
         if not (options.out / MANIFEST).exists():
             raise StudyError(f"{options.out} holds no study yet; remedy: --env-ids and --variants, or --study")
         return StudyStore.open(options.out)
-    study = make_study({**(read_study_file(options.study) if options.study else {}), **given})
+    study = make_study(merged(read_study_file(options.study) if options.study else {}, given))
     from sb3_vgs_ppo.runs.study import check_study
 
     check_study(study)

@@ -36,6 +36,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("sb3_vgs_ppo.cli.train", "train an agent, evaluate it and keep everything in a run folder"),
     "resume": Command("sb3_vgs_ppo.cli.resume", "continue a run that was stopped or killed, as if it never had been"),
+    "compare": Command("sb3_vgs_ppo.cli.compare", "train variants with many seeds, and compare their learning curves"),
     "diagnose": Command("sb3_vgs_ppo.cli.diagnose", "feed known gradients to every VGS version, and print verdicts"),
     "benchmark": Command("sb3_vgs_ppo.cli.benchmark", "measure speed beside SB3's PPO, side by side"),
     "retrain": Command("sb3_vgs_ppo.cli.retrain", "train a legacy agent anew under the fixed VGS, draw both curves"),

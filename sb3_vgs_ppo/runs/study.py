@@ -155,19 +155,18 @@ class _Scheduler:
         cell = task.cell
         self.progress.running.discard(cell)
         try:
-            state = future.result()
+            if future.result() == "interrupted":
+                self.waiting.append(cell)
+                return
+            self.store.mark_done(cell, task.first_step)
         except self.engine.lost as error:
             self._retry(cell, f"its worker was lost ({type(error).__name__})")
-        except Exception as error:
+        except Exception as error:  # whatever it is, the other cells go on
             self._fail(cell, f"{type(error).__name__}: {error}")
         else:
-            if state == "interrupted":
-                self.waiting.append(cell)
-            else:
-                self.store.mark_done(cell, task.first_step)
-                self._count(cell)
-                self.trained[cell] = self.steps[cell]
-                self.display.cell_done(self.progress, cell, self.store)
+            self._count(cell)
+            self.trained[cell] = self.steps[cell]
+            self.display.cell_done(self.progress, cell, self.store)
 
     def _retry(self, cell: Cell, reason: str) -> None:
         self.attempts[cell] = self.attempts.get(cell, 0) + 1
