@@ -86,15 +86,16 @@ def test_discrete_actions_swap_their_effects(space: spaces.Discrete) -> None:
 
 
 def test_continuous_actions_swap_dimensions_and_directions() -> None:
-    change = make("action_permutation", actions=TORQUES)
+    space = spaces.Box(-2, 2, (2,), np.float32)
+    change = make("action_permutation", actions=space)
     seen = set()
-    for phase in range(1, 500):
+    for phase in range(1, 60):
         change.enter(7, phase)
-        effect = change.action(np.array([0.25, 0.5, 1], np.float32))
-        assert effect in TORQUES
-        assert sorted(np.abs(effect)) == [0.25, 0.5, 1]
+        effect = change.action(np.array([0.25, 1.5], np.float32))
+        assert effect in space
+        assert sorted(np.abs(effect)) == [0.25, 1.5]
         seen.add(tuple(effect.tolist()))
-    assert len(seen) == 6 * 8
+    assert len(seen) == 2 * 4
 
 
 def test_one_continuous_action_changes_its_direction() -> None:
