@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from sb3_vgs_ppo.cli.options import parse_options
 from sb3_vgs_ppo.cli.shell import program
 from sb3_vgs_ppo.errors import StudyError
+from sb3_vgs_ppo.studies.definition import merged
+from sb3_vgs_ppo.studies.reuse import reuse_cells
+from sb3_vgs_ppo.studies.store import MANIFEST, StudyStore
+from sb3_vgs_ppo.studies.study_file import make_study, read_study_file
 
 if TYPE_CHECKING:
     from sb3_vgs_ppo.runs.engines import Engine
     from sb3_vgs_ppo.runs.study import StudyProgress
-    from sb3_vgs_ppo.studies.store import StudyStore
 
 _DEFINITION = ("env_ids", "variants", "seeds", "total_timesteps", "baseline", "options")
 """Options that go into the definition of a study, and win over its file."""
@@ -54,6 +57,8 @@ class CompareOptions:
     """Ray cluster: host:port of its head, or auto for the one that this machine belongs to."""
     extend: bool = False
     """Accept a definition that adds environments, variants or seeds to those in the folder."""
+    reuse: tuple[Path, ...] = ()
+    """Folders of other studies: their finished runs with the same options are copied instead of trained again."""
     report: bool = True
     """Write the report at the end."""
     progress: bool = True
@@ -69,6 +74,9 @@ def run(argv: Sequence[str], prog: str) -> int:
     if options.workers is not None and options.workers < 1:
         raise StudyError(f"--workers {options.workers} is too small; remedy: at least 1")
     store = open_store(options)
+    for folder in options.reuse:
+        taken = reuse_cells(store, StudyStore.open(folder))
+        print(f"{len(taken)} cells are taken from {folder}")
     # torch, SB3 and gymnasium are imported only once the study is understood
     from sb3_vgs_ppo.runs.study import run_study
     from sb3_vgs_ppo.runs.study_display import make_study_display
@@ -94,10 +102,6 @@ def open_store(options: CompareOptions) -> StudyStore:
     :raises StudyError: no definition, one that cannot be used, or another one than that of the folder
     :raises UserInputError: an option of train that cannot be used
     """
-    from sb3_vgs_ppo.studies.definition import merged
-    from sb3_vgs_ppo.studies.store import MANIFEST, StudyStore
-    from sb3_vgs_ppo.studies.study_file import make_study, read_study_file
-
     given = {name: getattr(options, name) for name in _DEFINITION if getattr(options, name) not in (None, (), {})}
     if not given and options.study is None:
         if not (options.out / MANIFEST).exists():

@@ -13,12 +13,15 @@ from typing import Any
 from sb3_vgs_ppo.envs import phase_length
 from sb3_vgs_ppo.errors import StudyError
 
-DEFAULT_OPTIONS: dict[str, Any] = {"eval_every": 0, "progress": False}
+DEFAULT_OPTIONS: dict[str, Any] = {
+    "eval_every": 0,
+    "checkpoint_every": 10_000,
+    "keep_checkpoints": 3,
+    "device": "cpu",
+    "progress": False,
+}
 """Options of every cell unless the study says otherwise. Curves are drawn from training episodes, which cost nothing;
-the final evaluation is made in any case."""
-
-CHECKPOINT_EVERY = 10_000
-"""Environment steps between checkpoints, at most, of a cell whose agent others train on; the default of ``train``."""
+the final evaluation is made in any case. Small networks are fastest, and exactly repeatable, on the CPU."""
 
 VGS_OFF = "off"
 
@@ -197,7 +200,7 @@ class Study:
         if not steps:
             return {}
         common = math.gcd(*steps)
-        least_parts = math.ceil(common / CHECKPOINT_EVERY)
+        least_parts = math.ceil(common / DEFAULT_OPTIONS["checkpoint_every"])
         every = next(common // parts for parts in itertools.count(least_parts) if common % parts == 0)
         return {"checkpoint_every": every, "keep_checkpoints": math.ceil(self.steps(env_id) / every) + 1}
 

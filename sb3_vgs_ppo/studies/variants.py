@@ -17,7 +17,13 @@ SB3_PPO = "sb3-ppo"
 
 FAMILIES: dict[str, dict[str, dict[str, Any]]] = {
     "vgs": {f"vgs-{version}": {"vgs_version": version} for version in (VGS_OFF, "1.0", "2.0", "3.0", "3.1")},
-    "optimizer": {name: {"optimizer": name} for name in ("adam", "adamw", "upgd", "adaptive-upgd")},
+    "optimizer": {
+        "adam": {"optimizer": "adam"},
+        "adamw": {"optimizer": "adamw"},
+        # Steps along the gradient, whose norm is clipped to 0.5, need SGD's learning rates
+        "upgd": {"optimizer": "upgd", "algo_kwargs": {"learning_rate": 0.3}},
+        "adaptive-upgd": {"optimizer": "adaptive-upgd"},
+    },
     "head": {name: {"value_head": name} for name in ("scalar", "quantile", "categorical")},
     "baseline": {SB3_PPO: {"value_head": "scalar", "optimizer": "adam", "vgs_version": VGS_OFF}},
 }

@@ -9,7 +9,7 @@ import pytest
 from sb3_vgs_ppo.errors import StudyError
 from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.runs.config_file import config_from_mapping
-from sb3_vgs_ppo.studies.definition import CHECKPOINT_EVERY, Cell, Study, Variant, merged
+from sb3_vgs_ppo.studies.definition import DEFAULT_OPTIONS, Cell, Study, Variant, merged
 
 OLD = Variant("old", {"vgs_version": "1.0"})
 NEW = Variant("new", {"vgs_version": "3.0"})
@@ -65,8 +65,8 @@ def test_a_variants_options_win_over_the_environments_and_those_over_the_studys(
         "env_id": "Pendulum-v1",
         "seed": 7,
         "total_timesteps": 90,
+        **DEFAULT_OPTIONS,
         "eval_every": 500,
-        "progress": False,
         "n_envs": 1,
         "algo_kwargs": {"gamma": 0.95, "n_steps": 64, "learning_rate": 1e-3},
     }
@@ -74,8 +74,8 @@ def test_a_variants_options_win_over_the_environments_and_those_over_the_studys(
         "env_id": "CartPole-v1",
         "seed": 0,
         "total_timesteps": 50_000,
+        **DEFAULT_OPTIONS,
         "eval_every": 500,
-        "progress": False,
         "n_envs": 4,
         "algo_kwargs": {"gamma": 0.9, "learning_rate": 1e-5},
         "vgs_version": "1.0",
@@ -84,8 +84,7 @@ def test_a_variants_options_win_over_the_environments_and_those_over_the_studys(
 
 def test_cells_without_options_are_plain_training_runs_without_evaluations() -> None:
     config = config_from_mapping(study().train_options(Cell("CartPole-v1", "new", 7)), "test")
-    assert config == TrainConfig(seed=7, total_timesteps=50_000, eval_every=0, progress=False)
-    assert TrainConfig().checkpoint_every == CHECKPOINT_EVERY
+    assert config == TrainConfig(seed=7, total_timesteps=50_000, eval_every=0, progress=False, device="cpu")
 
 
 def test_phases_follow_the_environments_arguments() -> None:
@@ -106,8 +105,8 @@ def test_a_continued_cell_trains_the_rest_from_its_parents_checkpoint() -> None:
     assert compared.parent(cell) == parent
     assert compared.parent(parent) is None
     assert compared.train_options(cell)["total_timesteps"] == 30_000
-    assert "keep_checkpoints" not in compared.train_options(cell)
-    assert "keep_checkpoints" not in compared.train_options(Cell("Pendulum-v1", "new", 7))
+    assert compared.train_options(cell)["keep_checkpoints"] == 3
+    assert compared.train_options(Cell("Pendulum-v1", "new", 7))["keep_checkpoints"] == 3
     kept = compared.train_options(parent)
     assert (kept["total_timesteps"], kept["checkpoint_every"], kept["keep_checkpoints"]) == (50_000, 10_000, 6)
 

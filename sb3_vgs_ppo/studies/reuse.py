@@ -1,0 +1,55 @@
+"""Cells that another study has trained already: the same run, so the same numbers, and no need to train it twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from sb3_vgs_ppo.studies.definition import Cell, Study
+from sb3_vgs_ppo.studies.store import MARK, StudyStore
+
+
+def reuse_cells(store: StudyStore, other: StudyStore) -> list[Cell]:
+    """
+    Copy the done cells of another study whose options are those of cells that are not begun here. Cells that train on
+    from others are left out: what they start from is another run.
+
+    :param store: study that takes them; its other cells stay as they are
+    :param other: study that is read
+    :return: cells that are done now
+    :raises StudyError: a cell of the other study is damaged
+    """
+    done = {_identity(other.study, cell): cell for cell in other.study.cells() if other.is_done(cell)}
+    taken = []
+    for cell in store.study.cells():
+        source = done.get(_identity(store.study, cell))
+        if source is None or store.study.parent(cell) or other.study.parent(source) or store.folder(cell).exists():
+            continue
+        if _keeps(store.study, cell) > _keeps(other.study, source):
+            continue  # others may train on from checkpoints that are gone there
+        other.completion(source)  # which refuses a damaged one
+        _copy(other, source, store, cell)
+        taken.append(cell)
+    return taken
+
+
+def _identity(study: Study, cell: Cell) -> str:
+    """:return: the options that decide a cell's numbers"""
+    options = study.train_options(cell)
+    options.pop("keep_checkpoints", None)
+    return json.dumps(options, sort_keys=True)
+
+
+def _keeps(study: Study, cell: Cell) -> int:
+    return int(study.train_options(cell).get("keep_checkpoints", 0))
+
+
+def _copy(other: StudyStore, source: Cell, store: StudyStore, cell: Cell) -> None:
+    """The folder takes its place when it is whole, and its mark is written last, as after a training."""
+    target = store.folder(cell)
+    arriving = target.with_name(f"{target.name}.arriving")
+    if arriving.exists():
+        shutil.rmtree(arriving)
+    shutil.copytree(other.folder(source), arriving, ignore=shutil.ignore_patterns(MARK, ".lock"))
+    arriving.rename(target)
+    store.mark_done(cell)
