@@ -9,6 +9,8 @@ interrupted one can repeat it. The phase of a continual environment goes on ther
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -70,6 +72,7 @@ def end_unless_exact(model: PPO, run_seed: int) -> int | None:
     if can_snapshot(env):
         return None
     seed = reset_seed(run_seed, model.num_timesteps)
+    _write_cut_episodes(env)
     _renew_engines(env)
     _seed(env, seed)
     model._last_obs = env.reset()  # type: ignore[assignment]
@@ -123,6 +126,17 @@ def reset_seed(run_seed: int, num_timesteps: int) -> int:
     """
     words = np.random.SeedSequence([run_seed, num_timesteps, 1]).generate_state(1)
     return int(words[0]) >> 2  # some environments want 31 bits, and the number of the environment is added
+
+
+def _write_cut_episodes(env: VecEnv) -> None:
+    """
+    Give the running episodes a row without a return in the monitor files: from the lengths follows at which step each
+    of the later ones ended.
+    """
+    for one in _environments(env):
+        if isinstance(one, Monitor) and one.results_writer is not None and one.rewards:
+            seconds = round(time.time() - one.t_start, 6)
+            one.results_writer.write_row({"r": math.nan, "l": len(one.rewards), "t": seconds})
 
 
 def _renew_engines(env: VecEnv) -> None:

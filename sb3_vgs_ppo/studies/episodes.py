@@ -28,8 +28,8 @@ class Episodes:
 def read_episodes(folder: Path) -> Episodes:
     """
     :param folder: folder with one ``<i>.monitor.csv`` per environment. They step together, so environment i has made a
-        step whenever each of them has. Where checkpoints end episodes (see ``docs/resume.md``), the steps of what they
-        cut off are in no file: later episodes then stand too early
+        step whenever each of them has. An episode that a checkpoint cut off has a length there and NaN for its return:
+        it counts for the steps of the later ones
     """
     tables = [_read_monitor(path) for path in sorted(folder.glob("*.monitor.csv"))]
     if not tables:
@@ -37,7 +37,8 @@ def read_episodes(folder: Path) -> Episodes:
     steps = np.concatenate([np.cumsum(table[:, 1].astype(np.int64)) for table in tables]) * len(tables)
     rewards = np.concatenate([table[:, 0] for table in tables])
     order = np.argsort(steps, kind="stable")
-    return Episodes(steps[order], rewards[order])
+    finished = order[~np.isnan(rewards[order])]
+    return Episodes(steps[finished], rewards[finished])
 
 
 def _read_monitor(path: Path) -> npt.NDArray[np.float64]:

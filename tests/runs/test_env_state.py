@@ -82,6 +82,18 @@ def test_where_a_snapshot_is_not_exact_new_episodes_begin(env_id: str, tmp_path:
         np.testing.assert_array_equal(one[0], another[0])
 
 
+def test_an_episode_that_is_cut_off_keeps_its_steps_in_the_monitor_file(tmp_path: Path) -> None:
+    env = make("LunarLander-v3", tmp_path, seed=0)
+    model = PPO("MlpPolicy", env, n_steps=100, batch_size=50, n_epochs=1, device="cpu").learn(200)
+    end_unless_exact(model, run_seed=3)
+    env.close()
+    for path in (tmp_path / "monitor-0").iterdir():
+        *finished, cut = [row.split(",") for row in path.read_text().splitlines()[2:]]
+        assert cut[0] == "nan"
+        assert all(row[0] != "nan" for row in finished)
+        assert sum(int(row[1]) for row in (*finished, cut)) == 100
+
+
 @pytest.mark.parametrize(
     ("env_id", "change"),
     [
