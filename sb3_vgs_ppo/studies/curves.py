@@ -15,9 +15,9 @@ import pandas as pd
 from sb3_vgs_ppo.errors import StudyError
 from sb3_vgs_ppo.studies.definition import Cell
 from sb3_vgs_ppo.studies.episodes import Episodes, read_episodes
+from sb3_vgs_ppo.studies.statistics import FloatArray
 from sb3_vgs_ppo.studies.store import Completion, StudyStore
 
-FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 RETURN = "return"

@@ -37,15 +37,16 @@ class VariantResult:
     :param final: mean return of the last 20 training episodes
     :param evaluation: mean return of the final evaluation (deterministic policy, 20 episodes), None if no cell has one
     :param area: area under the curve, divided by the steps: the mean return over the training
-    :param phases: per phase of a continual task the mean return of its last 20 episodes; empty where the task stays
+    :param phases: per completed phase of a continual task the mean return of its last 20 episodes; empty where the task
+        stays. NaN with no seed behind it where no episode ended in it
     :param late_phases: mean over the second half of the phases; None where the task stays
     :param threshold_step: median over seeds of the first step at which the curve reaches the threshold, where a seed
         that never does counts as infinite; None if there is no threshold or the median is infinite
     :param n_threshold: seeds that reach the threshold
-    :param wall_seconds: mean training time of a cell
-    :param steps_per_second: mean over cells
+    :param wall_seconds: mean training time of the cells that did not diverge
+    :param steps_per_second: mean over these cells
     :param diagnostics: means over training and seeds by name, e.g. ``vgs/scaling_factor``; None where a variant does
-        not log it
+        not log it. Of a cell that trains on another one's agent, its own training only
     """
 
     variant: str
@@ -94,8 +95,9 @@ class EnvironmentResult:
     :param phase_length: steps of a phase, None where the task stays the same
     :param threshold: return whose first step is reported
     :param bands: aggregated curves, one row per (variant, metric, step): columns ``variant``, ``metric``, ``step``,
-        ``n`` (cells), ``value`` (IQM), ``low``, ``high`` (95 % interval, NaN with one cell). Metric ``return`` is the
-        mean return of the last 20 training episodes; the others are logged values such as ``vgs/scaling_factor``
+        ``n`` (cells that have a value there, at least one), ``value`` (IQM), ``low``, ``high`` (95 % interval, NaN with
+        one cell). Metric ``return`` is the mean return of the last 20 training episodes; the others are logged values
+        such as ``vgs/scaling_factor``
     """
 
     env_id: str
@@ -116,8 +118,8 @@ class StudyResult:
     :param n_done: cells that are done, diverged ones among them
     :param environments: results by environment, in the study's order
     :param normalized: per variant the IQM over all environments and seeds of the area, scaled so that in every
-        environment 0 is the worst and 1 the best cell of the study; stratified bootstrap by environment. Empty for a
-        study of one environment
+        environment 0 is the worst and 1 the best cell of the study; stratified bootstrap by environment. Without the
+        variants that have no cell in an environment; empty for a study of one environment
     :param versions: packages by name, and the commit, of the cells; several values where cells differ
     :param curves: all cells: columns ``env_id``, ``variant``, ``seed``, ``step``, ``metric``, ``value``
     """

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sb3_vgs_ppo.studies.curves import RETURN, CellRecord, FloatArray, IntArray, phase_returns, recent_returns
-from sb3_vgs_ppo.studies.statistics import area_under_curve, first_step_to
+from sb3_vgs_ppo.studies.curves import RETURN, CellRecord, IntArray, phase_returns, recent_returns
+from sb3_vgs_ppo.studies.statistics import FloatArray, area_under_curve, first_step_to
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from sb3_vgs_ppo.errors import StudyError
-from sb3_vgs_ppo.studies.curves import LOGGED_METRICS, CellRecord, FloatArray, IntArray, read_records, step_grid
+from sb3_vgs_ppo.studies.curves import LOGGED_METRICS, CellRecord, IntArray, read_records, step_grid
 from sb3_vgs_ppo.studies.definition import Cell, Study
 from sb3_vgs_ppo.studies.results import Comparison, EnvironmentResult, Estimate, StudyResult, VariantResult
 from sb3_vgs_ppo.studies.scores import CellScores, score_cell
 from sb3_vgs_ppo.studies.statistics import (
+    FloatArray,
     difference_interval,
     holm,
     iqm,
