@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow lint format diagnose benchmark clean
+.PHONY: help train demo test test-slow lint format diagnose benchmark clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 train: $(VENV)/.installed ## train on CartPole-v1; ARGS="--env-id Hopper-v5 …" for anything else
 	@$(BIN)/sb3-vgs-ppo train $(ARGS)
+
+demo: $(VENV)/.installed ## compare two VGS versions on a task that changes, in about two minutes; names its report
+	@$(BIN)/sb3-vgs-ppo compare --out runs/demo --env-ids ContinualCartPole-v0 --variants vgs-1.0 vgs-3.0 --seeds 3 \
+		--total-timesteps 24_000 --options '{"env_kwargs": {"phase_steps": 8000}}' $(ARGS)
 
 test: $(VENV)/.installed ## run the default test suite
 	$(BIN)/python -m pytest $(ARGS)

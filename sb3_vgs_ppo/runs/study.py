@@ -63,7 +63,7 @@ def check_study(study: Study) -> None:
         if cell.seed == study.seeds[0]:
             config = cell_config(study, cell)
             if cell.variant == study.variants[0].name:
-                check_environment(cell.env_id, config.env_kwargs)
+                check_environment(cell.env_id, config.env_kwargs, config.n_envs)
 
 
 def run_study(

@@ -253,6 +253,7 @@ def test_a_missing_checkpoint_of_the_parent_is_named(store: StudyStore) -> None:
         ({"options": {"algo_kwargs": {"gama": 0.9}}}, "algo_kwargs has no 'gama'"),
         ({"variants": (Variant("a", {"vgs_version": "9"}),), "baseline": "a"}, "--vgs-version '9' is not known"),
         ({"options": {"n_envs": 0}}, "--n-envs 0 is too small"),
+        ({"env_ids": ("ContinualCartPole-v0",), "variants": STUDY.variants[:1], "options": {"n_envs": 7}}, "phase"),
     ],
 )
 def test_a_study_is_checked_before_it_trains(change: dict[str, Any], complaint: str) -> None:
