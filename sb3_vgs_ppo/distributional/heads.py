@@ -18,9 +18,16 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
-from sb3_vgs_ppo.distributional.quantile import quantile_crossing, quantile_huber_loss, quantile_midpoints
+from sb3_vgs_ppo.distributional.quantile import (
+    quantile_crossing,
+    quantile_huber_loss,
+    quantile_huber_loss_with_gradient,
+    quantile_midpoints,
+)
 from sb3_vgs_ppo.distributional.support import make_support
 from sb3_vgs_ppo.errors import UserInputError
+
+_MEAN = 1  # ATen's number for reduction="mean"
 
 
 class ValueHead(nn.Module, ABC):
@@ -86,6 +93,19 @@ class ValueHead(nn.Module, ABC):
         """
 
     @abstractmethod
+    def loss_with_gradient(
+        self, predictions: th.Tensor, targets: th.Tensor, coefficient: float
+    ) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :meth:`loss` and its gradient, derived by hand.
+
+        :param predictions: shape (batch, out_features)
+        :param targets: λ-returns, shape (batch,)
+        :param coefficient: by which the gradient is multiplied
+        :return: loss, shape (), and the gradient with respect to ``predictions``, shape (batch, out_features)
+        """
+
+    @abstractmethod
     def distribution(self, predictions: th.Tensor) -> th.Tensor | tuple[th.Tensor, th.Tensor]:
         """
         :param predictions: shape (batch, out_features)
@@ -130,6 +150,15 @@ class ScalarHead(ValueHead):
         # SB3's order of arguments: parity with its PPO is bit for bit.
         return F.mse_loss(targets, predictions.flatten())
 
+    @th.no_grad()
+    def loss_with_gradient(
+        self, predictions: th.Tensor, targets: th.Tensor, coefficient: float
+    ) -> tuple[th.Tensor, th.Tensor]:
+        # The kernel that autograd calls, for the same bits
+        values, outer = predictions.flatten(), predictions.new_full((), coefficient)
+        gradient = th.ops.aten.mse_loss_backward.default(outer, values, targets, _MEAN)
+        return F.mse_loss(targets, values), gradient.unsqueeze(1)
+
     def distribution(self, predictions: th.Tensor) -> th.Tensor:
         return predictions
 
@@ -173,6 +202,12 @@ class QuantileHead(ValueHead):
 
     def loss(self, predictions: th.Tensor, targets: th.Tensor) -> th.Tensor:
         return quantile_huber_loss(predictions, targets, self.taus, self.huber_kappa)
+
+    def loss_with_gradient(
+        self, predictions: th.Tensor, targets: th.Tensor, coefficient: float
+    ) -> tuple[th.Tensor, th.Tensor]:
+        loss, gradient = quantile_huber_loss_with_gradient(predictions, targets, self.taus, self.huber_kappa)
+        return loss, gradient.mul_(coefficient)
 
     def distribution(self, predictions: th.Tensor) -> th.Tensor:
         return predictions
@@ -231,6 +266,15 @@ class CategoricalHead(ValueHead):
 
     def loss(self, predictions: th.Tensor, targets: th.Tensor) -> th.Tensor:
         return F.cross_entropy(predictions, self.support.encode(targets))
+
+    @th.no_grad()
+    def loss_with_gradient(
+        self, predictions: th.Tensor, targets: th.Tensor, coefficient: float
+    ) -> tuple[th.Tensor, th.Tensor]:
+        log_probabilities = predictions.log_softmax(dim=1)
+        encoded = self.support.encode(targets)
+        loss = -th.dot(log_probabilities.flatten(), encoded.flatten()) / len(targets)
+        return loss, log_probabilities.exp_().sub_(encoded).mul_(coefficient / len(targets))
 
     def distribution(self, predictions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         return self.support.atoms, predictions.softmax(dim=1)

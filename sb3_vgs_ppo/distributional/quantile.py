@@ -50,6 +50,25 @@ def quantile_huber_loss(quantiles: th.Tensor, targets: th.Tensor, taus: th.Tenso
     return (weights * errors).mean()
 
 
+@th.no_grad()
+def quantile_huber_loss_with_gradient(
+    quantiles: th.Tensor, targets: th.Tensor, taus: th.Tensor, kappa: float = 1.0
+) -> tuple[th.Tensor, th.Tensor]:
+    """
+    :func:`quantile_huber_loss` and its gradient, in fewer operations than autograd needs.
+
+    With the error d = quantile − target clipped to c in [−κ, κ], the Huber loss is L_κ = c · (d − c / 2) and its slope
+    c; for κ = 0 they are |d| and the sign of d.
+
+    :return: the loss, shape (), and its gradient with respect to ``quantiles``, shape (batch, n_quantiles)
+    """
+    errors = quantiles - targets.unsqueeze(1)
+    slopes = errors.sign() if kappa == 0 else errors.clamp(-kappa, kappa)
+    losses = errors if kappa == 0 else errors.sub(slopes, alpha=0.5)
+    gradient = slopes.mul_(th.where(errors > 0, 1.0 - taus, taus)).div_((kappa or 1.0) * errors.numel())
+    return th.dot(gradient.flatten(), losses.flatten()), gradient
+
+
 def quantile_crossing(quantiles: th.Tensor) -> th.Tensor:
     """
     Fraction of neighbouring quantiles in the wrong order. Nothing in the loss forbids them, and their number falls

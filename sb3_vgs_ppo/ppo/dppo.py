@@ -9,40 +9,42 @@ from __future__ import annotations
 
 import inspect
 import io
+import math
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.save_util import load_from_zip_file
-from stable_baselines3.common.type_aliases import (
-    DictRolloutBufferSamples,
-    GymEnv,
-    MaybeCallback,
-    RolloutBufferSamples,
-    Schedule,
-    TensorDict,
-)
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
 from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vgs_ppo._types import VgsPlacement
 from sb3_vgs_ppo.checkpoint import save_model_archive
 from sb3_vgs_ppo.distributional import ScalarHead
 from sb3_vgs_ppo.errors import TrainingDiverged, UserInputError
+from sb3_vgs_ppo.ppo.gradients import clip_by_norm_, total_norm
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
+from sb3_vgs_ppo.ppo.minibatches import Minibatch, minibatches
+from sb3_vgs_ppo.ppo.mlp_loss import MlpLoss
+from sb3_vgs_ppo.ppo.mlp_networks import overridden
 from sb3_vgs_ppo.ppo.persistence import describe, environment_members
 from sb3_vgs_ppo.ppo.policies import CnnPolicy, DistributionalActorCriticPolicy, MlpPolicy, MultiInputPolicy
+from sb3_vgs_ppo.ppo.surrogate import clipped_surrogate, normalized
 from sb3_vgs_ppo.scaling import VarianceGradientScaler
 
 SelfDistributionalPPO = TypeVar("SelfDistributionalPPO", bound="DistributionalPPO")
 
-Minibatch = RolloutBufferSamples | DictRolloutBufferSamples
+Evaluation: TypeAlias = Callable[[Minibatch, MinibatchLog], tuple[th.Tensor, Callable[[], None]]]
+"""From a minibatch to its 0-d loss and a function that puts the gradient into ``.grad`` of the policy's parameters."""
 
 _SET_BY_PPO = {"parameters", "version", "logger"}
 """Arguments of the scaler that ``vgs_kwargs`` cannot set."""
@@ -191,6 +193,13 @@ class DistributionalPPO(PPO):
             if name not in taken:
                 raise UserInputError(f"vgs_kwargs has {name!r}; remedy: one of {', '.join(sorted(taken))}")
 
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """SB3's loop with the policy's short way of acting; arguments and result as there."""
+        with self.policy.acting():
+            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+
     def train(self) -> None:
         """
         Update the policy with the collected rollout: ``n_epochs`` passes over its minibatches.
@@ -201,9 +210,10 @@ class DistributionalPPO(PPO):
         self._update_learning_rate(self.policy.optimizer)
         log = MinibatchLog()
         parameters_before = self._flat_parameters()
+        evaluate = self._choose_evaluation()
         for epoch in range(self.n_epochs):
             log.start_epoch()
-            completed = self._train_epoch(log)
+            completed = self._train_epoch(evaluate, log)
             self._n_updates += 1
             if not completed:
                 if self.verbose >= 1:
@@ -211,23 +221,40 @@ class DistributionalPPO(PPO):
                 break
         self._log_update(log, parameters_before)
 
-    def _train_epoch(self, log: MinibatchLog) -> bool:
+    def _choose_evaluation(self) -> Evaluation:
+        """:return: the hand-derived gradient where it is known to be that of :meth:`_evaluate`, which is slower"""
+        if overridden(self, DistributionalPPO, ("_evaluate", "_policy_loss", "_value_loss")):
+            return self._evaluate
+        return MlpLoss.of(self) or self._evaluate
+
+    def _train_epoch(self, evaluate: Evaluation, log: MinibatchLog) -> bool:
         """One pass over the rollout. :return: False if it was ended by ``target_kl``"""
-        for minibatch in self.rollout_buffer.get(self.batch_size):
-            actions = minibatch.actions
-            if isinstance(self.action_space, spaces.Discrete):
-                actions = actions.long().flatten()
-            predictions, log_prob, entropy = self.policy.evaluate_with_predictions(minibatch.observations, actions)
-            policy_loss = self._policy_loss(minibatch, log_prob, log)
-            value_loss = self._value_loss(minibatch, predictions, log)
-            # Without an analytical entropy, -log_prob of the sampled actions is an unbiased estimate of it
-            entropy_loss = -th.mean(-log_prob) if entropy is None else -th.mean(entropy)
-            loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
-            log.add(entropy_loss=entropy_loss, loss=loss)
-            if self._exceeds_target_kl(minibatch, log_prob, log):
+        for minibatch in minibatches(self.rollout_buffer, self.batch_size):
+            loss, backward = evaluate(minibatch, log)
+            # As in SB3, with 1.5 times the target
+            if self.target_kl is not None and bool(log.last_kl() > 1.5 * self.target_kl):
+                log.add(loss=loss)
                 return False
-            self._apply_gradients(loss, log)
+            self._apply_gradients(loss, backward, log)
         return True
+
+    def _evaluate(self, minibatch: Minibatch, log: MinibatchLog) -> tuple[th.Tensor, Callable[[], None]]:
+        """
+        The loss of a minibatch, and how its gradient is computed: by autograd.
+
+        :return: 0-d loss, and a function that adds its gradient to ``.grad`` of all parameters
+        """
+        actions = minibatch.actions
+        if isinstance(self.action_space, spaces.Discrete):
+            actions = actions.long().flatten()
+        predictions, log_prob, entropy = self.policy.evaluate_with_predictions(minibatch.observations, actions)
+        policy_loss = self._policy_loss(minibatch, log_prob, log)
+        value_loss = self._value_loss(minibatch, predictions, log)
+        # Without an analytical entropy, -log_prob of the sampled actions is an unbiased estimate of it
+        entropy_loss = -th.mean(-log_prob) if entropy is None else -th.mean(entropy)
+        log.add(entropy_loss=entropy_loss)
+        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+        return loss, loss.backward
 
     def _policy_loss(self, minibatch: Minibatch, log_prob: th.Tensor, log: MinibatchLog) -> th.Tensor:
         """
@@ -237,18 +264,11 @@ class DistributionalPPO(PPO):
         :return: 0-d loss
         """
         clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
-        advantages = minibatch.advantages
-        # The standard deviation of a single advantage is not defined, see SB3's issue #325
-        if self.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        ratio = th.exp(log_prob - minibatch.old_log_prob)
-        unclipped = advantages * ratio
-        clipped = advantages * th.clamp(ratio, 1 - clip_range, 1 + clip_range)
-        policy_loss = -th.min(unclipped, clipped).mean()
-        log.add(
-            policy_gradient_loss=policy_loss,
-            clip_fraction=th.mean((th.abs(ratio.detach() - 1) > clip_range).float()),
-        )
+        advantages = normalized(minibatch.advantages) if self.normalize_advantage else minibatch.advantages
+        log_ratio = log_prob - minibatch.old_log_prob
+        policy_loss = clipped_surrogate(log_ratio, advantages, clip_range)
+        log.add(policy_gradient_loss=policy_loss)
+        log.add_log_ratio(log_ratio)
         return policy_loss
 
     def _value_loss(self, minibatch: Minibatch, predictions: th.Tensor, log: MinibatchLog) -> th.Tensor:
@@ -267,38 +287,31 @@ class DistributionalPPO(PPO):
         log.add(value_loss=value_loss)
         return value_loss
 
-    def _exceeds_target_kl(self, minibatch: Minibatch, log_prob: th.Tensor, log: MinibatchLog) -> bool:
-        """Compare the estimate of the reverse KL divergence with 1.5 * ``target_kl``, as SB3 does."""
-        with th.no_grad():
-            # The k3 estimator of http://joschu.net/blog/kl-approx.html: unbiased, never negative
-            log_ratio = log_prob - minibatch.old_log_prob
-            approx_kl = th.mean((th.exp(log_ratio) - 1) - log_ratio)
-        log.add_of_epoch(approx_kl=approx_kl)
-        return self.target_kl is not None and bool(approx_kl > 1.5 * self.target_kl)
-
-    def _apply_gradients(self, loss: th.Tensor, log: MinibatchLog) -> None:
+    def _apply_gradients(self, loss: th.Tensor, backward: Callable[[], None], log: MinibatchLog) -> None:
         """
         Backward pass, scaling, clipping and the optimizer's step; skipped if anything is not finite.
 
         :param loss: 0-d loss
+        :param backward: computes its gradient
         :raises TrainingDiverged: see :meth:`train`
         """
         self.policy.optimizer.zero_grad()
-        loss.backward()
+        backward()
         if self.vgs is not None:
             self.vgs.observe()
             if self.vgs_placement == "before_clip":
                 self.vgs.scale()
-        parameters = [parameter for parameter in self.policy.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self.policy.parameters() if parameter.grad is not None]
         # ``clip_grad_norm_`` in its two halves: clipping by a norm that is not finite would spoil every gradient
-        grad_norm = th.nn.utils.get_total_norm([parameter.grad for parameter in parameters])  # type: ignore[misc]
-        finite = th.isfinite(loss.detach()) & th.isfinite(grad_norm)
-        log.add(skipped_updates=(~finite).float())
-        if not finite:  # the one host read of a minibatch, besides that of ``target_kl``
-            self._skip_update()
+        grad_norm = total_norm(gradients)
+        # The one host read of a minibatch, besides that of ``target_kl``
+        finite = math.isfinite(loss.detach() + grad_norm)
+        log.add(loss=loss)
+        if not finite:
+            self._skip_update(log)
             return
-        log.add(grad_norm=grad_norm, grads_clipped=(grad_norm > self.max_grad_norm).float())
-        th.nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, grad_norm)
+        log.add(grad_norm=grad_norm)
+        clip_by_norm_(gradients, grad_norm, self.max_grad_norm)
         if self.vgs is not None and self.vgs_placement == "after_clip":
             self.vgs.scale()
         self._nonfinite_in_a_row = 0
@@ -306,8 +319,9 @@ class DistributionalPPO(PPO):
         if self.vgs is not None:
             self.vgs.step()
 
-    def _skip_update(self) -> None:
+    def _skip_update(self, log: MinibatchLog) -> None:
         self._nonfinite_in_a_row += 1
+        log.skipped += 1
         if self.vgs is not None:
             self.vgs.discard()
         if self._nonfinite_in_a_row >= self.max_nonfinite_updates:
@@ -332,15 +346,11 @@ class DistributionalPPO(PPO):
     def _log_update(self, log: MinibatchLog, parameters_before: th.Tensor) -> None:
         """Record the figures of one ``train()`` call: SB3's keys, the critic's and the scaler's."""
         record = self.logger.record
-        skipped = log.sum("skipped_updates")
-        loss = log.last("loss")
-        means = log.means()
-        means.pop("skipped_updates", None)
-        clip_fraction = means.pop("grads_clipped", 0.0)
-        for name, value in means.items():
+        clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
+        for name, value in log.means(clip_range).items():
             record(f"train/{name}", value)
-        record("train/loss", loss)  # of the last minibatch, as in SB3
-        record("train/skipped_updates", skipped)
+        record("train/loss", log.last("loss"))  # of the last minibatch, as in SB3
+        record("train/skipped_updates", log.skipped)
         explained = explained_variance(self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten())
         record("train/explained_variance", explained)
         for name, tensor in self.policy.value_net.metrics(*log.last_epoch_predictions()).items():
@@ -348,10 +358,10 @@ class DistributionalPPO(PPO):
         if hasattr(self.policy, "log_std"):
             record("train/std", th.exp(self.policy.log_std).mean().item())
         record("train/n_updates", self._n_updates, exclude="tensorboard")
-        record("train/clip_range", self.clip_range(self._current_progress_remaining))  # type: ignore[operator]
+        record("train/clip_range", clip_range)
         if self.clip_range_vf is not None:
             record("train/clip_range_vf", self.clip_range_vf(self._current_progress_remaining))  # type: ignore[operator]
-        self._log_scaler(clip_fraction, parameters_before)
+        self._log_scaler(log.fraction_above("grad_norm", self.max_grad_norm), parameters_before)
 
     def _log_scaler(self, clip_fraction: float, parameters_before: th.Tensor) -> None:
         """Clip fraction and update ratio are recorded with VGS off too: a study compares versions against "off"."""

@@ -262,3 +262,27 @@ def test_bad_arguments_are_refused(name: str, kwargs: dict[str, Any], message: s
 @pytest.mark.parametrize("name", ["quantile", "categorical"])
 def test_heads_take_the_number_of_inputs_from_sb3s_layer(name: str) -> None:
     assert make_value_head(name, nn.Linear(17, 1)).weight.shape[1] == 17
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("scalar", {}),
+        ("quantile", {"n_quantiles": 5, "huber_kappa": 0.5}),
+        ("categorical", {"n_atoms": 9}),
+        ("categorical", {"n_atoms": 12, "value_transform": "none", "v_min": -1.0, "v_max": 2.0}),
+    ],
+)
+def test_the_gradient_by_hand_is_autograds(name: str, kwargs: dict[str, Any]) -> None:
+    generator = th.Generator().manual_seed(0)
+    head = make_value_head(name, 3, **kwargs)
+    predictions = head.predict(th.randn(6, 3, generator=generator)).detach()
+    predictions = (predictions + th.randn(predictions.shape, generator=generator)).requires_grad_()
+    targets = th.randn(6, generator=generator)
+    expected = head.loss(predictions, targets)
+    (0.7 * expected).backward()
+    loss, gradient = head.loss_with_gradient(predictions, targets, 0.7)
+    th.testing.assert_close(loss, expected.detach())
+    th.testing.assert_close(gradient, predictions.grad)
+    targets[2] = th.nan
+    assert head.loss_with_gradient(predictions, targets, 0.7)[0].isnan()

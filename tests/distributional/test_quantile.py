@@ -10,6 +10,7 @@ import torch as th
 from torch.nn import functional as F
 
 from sb3_vgs_ppo.distributional import quantile_crossing, quantile_huber_loss, quantile_midpoints
+from sb3_vgs_ppo.distributional.quantile import quantile_huber_loss_with_gradient
 
 # Three samples and three quantiles, so that a transposed broadcast goes unnoticed by the shapes; κ = 2.
 #
@@ -136,3 +137,16 @@ def test_crossing_counts_strictly_descending_neighbours() -> None:
 def test_targets_with_a_second_axis_are_refused() -> None:
     with pytest.raises(RuntimeError, match="expand"):
         quantile_huber_loss(th.zeros(3, 3), th.zeros(3, 1), quantile_midpoints(3))
+
+
+@pytest.mark.parametrize("kappa", [0.0, 0.3, 2.0])
+def test_the_gradient_by_hand_is_autograds(kappa: float) -> None:
+    generator = th.Generator().manual_seed(0)
+    quantiles = th.randn(7, 5, generator=generator, dtype=th.float64).requires_grad_()
+    targets = th.randn(7, generator=generator, dtype=th.float64)
+    taus = quantile_midpoints(5).double()
+    expected = quantile_huber_loss(quantiles, targets, taus, kappa)
+    expected.backward()
+    loss, gradient = quantile_huber_loss_with_gradient(quantiles, targets, taus, kappa)
+    th.testing.assert_close(loss, expected.detach(), rtol=1e-12, atol=0.0)
+    th.testing.assert_close(gradient, quantiles.grad, rtol=1e-12, atol=1e-15)

@@ -1,0 +1,118 @@
+"""Log-probabilities and entropies of actions with their gradients, without distribution objects.
+
+SB3's distributions wrap torch's, which check their arguments and the actions in every minibatch. Here are the same
+operations in the same order, and their gradients as autograd would sum them, so that all of it is equal bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch as th
+
+_LOG_SQRT_2PI = math.log(math.sqrt(2 * math.pi))
+_GAUSSIAN_ENTROPY = 0.5 + 0.5 * math.log(2 * math.pi)
+
+
+class Likelihood(Protocol):
+    """A family of action distributions, given the action network's outputs for a batch."""
+
+    def sample(self, outputs: th.Tensor, deterministic: bool) -> tuple[th.Tensor, th.Tensor]:
+        """
+        :param outputs: of the action network, (batch, k)
+        :param deterministic: take the mode instead of drawing
+        :return: actions (batch,) or (batch, k) and their log-probabilities (batch,)
+        """
+
+    def log_prob(self, outputs: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        """
+        :param outputs: of the action network, (batch, k); kept for the other methods
+        :param actions: (batch,) or (batch, k)
+        :return: log-probabilities, (batch,)
+        """
+
+    def entropy(self) -> th.Tensor:
+        """:return: entropy of the distributions that :meth:`log_prob` was last asked about, (batch,)"""
+
+    def backward(self, log_prob_gradient: th.Tensor, entropy_gradient: float) -> th.Tensor:
+        """
+        :param log_prob_gradient: of the loss with respect to the log-probabilities, (batch,)
+        :param entropy_gradient: of the loss with respect to each entropy
+        :return: gradient with respect to the outputs, (batch, k)
+        """
+
+
+class CategoricalLikelihood:
+    """Discrete actions; the outputs are logits. A draw takes as many random numbers as SB3's, in the same way."""
+
+    def sample(self, outputs: th.Tensor, deterministic: bool) -> tuple[th.Tensor, th.Tensor]:
+        logits = outputs - outputs.logsumexp(dim=-1, keepdim=True)
+        probabilities = logits.softmax(dim=-1)
+        if deterministic:
+            actions = probabilities.argmax(dim=1, keepdim=True)
+        else:
+            actions = probabilities.multinomial(1, replacement=True)
+        return actions.squeeze(-1), logits.gather(-1, actions).squeeze(-1)
+
+    def log_prob(self, outputs: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        self._logits = outputs - outputs.logsumexp(dim=-1, keepdim=True)
+        self._actions = actions.long().view(-1, 1)
+        return self._logits.gather(-1, self._actions).squeeze(-1)
+
+    def entropy(self) -> th.Tensor:
+        self._clamped = self._logits.clamp(min=th.finfo(self._logits.dtype).min)
+        self._probabilities = self._logits.softmax(dim=-1)
+        return -(self._clamped * self._probabilities).sum(-1)
+
+    def backward(self, log_prob_gradient: th.Tensor, entropy_gradient: float) -> th.Tensor:
+        column = log_prob_gradient.unsqueeze(-1)
+        if entropy_gradient == 0.0:
+            # Only the chosen logits have a gradient, so their sum, which logsumexp passes on to all, is that gradient.
+            return self._logits.exp().mul_(-column).scatter_add_(-1, self._actions, column)
+        of_probabilities = self._clamped * -entropy_gradient
+        gradient: th.Tensor = th.ops.aten._softmax_backward_data.default(
+            of_probabilities, self._probabilities, -1, of_probabilities.dtype
+        )
+        gradient.add_((self._probabilities * -entropy_gradient).mul_(self._clamped == self._logits))
+        gradient.scatter_add_(-1, self._actions, column)
+        return gradient + (-gradient).sum(-1, keepdim=True) * self._logits.exp()
+
+
+class GaussianLikelihood:
+    """
+    Continuous actions with independent Gaussian noise; the outputs are means.
+
+    :param log_std: logarithm of the standard deviations, the same in every state, shape (k,)
+    """
+
+    def __init__(self, log_std: th.Tensor) -> None:
+        self.log_std = log_std
+        self.log_std_gradient = th.zeros_like(log_std)
+
+    def sample(self, outputs: th.Tensor, deterministic: bool) -> tuple[th.Tensor, th.Tensor]:
+        if deterministic:
+            return outputs, self.log_prob(outputs, outputs)
+        actions = outputs + th.randn_like(outputs) * self.log_std.exp()
+        return actions, self.log_prob(outputs, actions)
+
+    def log_prob(self, outputs: th.Tensor, actions: th.Tensor) -> th.Tensor:
+        self._std = self.log_std.exp()
+        self._twice_variance = 2 * self._std**2
+        self._deviations = actions - outputs
+        self._exponents = self._deviations.square().neg_().div_(self._twice_variance)
+        return (self._exponents - self._std.log()).sub_(_LOG_SQRT_2PI).sum(dim=1)
+
+    def entropy(self) -> th.Tensor:
+        return (_GAUSSIAN_ENTROPY + self._std.log()).expand_as(self._deviations).sum(dim=1)
+
+    def backward(self, log_prob_gradient: th.Tensor, entropy_gradient: float) -> th.Tensor:
+        column = log_prob_gradient.unsqueeze(-1)
+        of_variance = (self._exponents / self._twice_variance).mul_(-column).mul_(2)
+        of_std = -column / self._std
+        if entropy_gradient != 0.0:
+            # A number divided by a tensor would be multiplied by the reciprocal, which rounds otherwise
+            of_std = th.full_like(self._std, entropy_gradient) / self._std + of_std
+        of_std = of_std + of_variance.mul_(2 * self._std)
+        self.log_std_gradient = of_std.sum(0) * self._std
+        return (column / self._twice_variance).mul_(2 * self._deviations)
