@@ -38,7 +38,8 @@ class Variant:
     :param options: options of ``train`` by field name
     :param continue_from: name of a variant whose agent of the same environment and seed is migrated to this one's VGS
         version and trained on, instead of a new agent from scratch. Their other options must be the same
-    :param from_step: environment steps after which it is taken over: the first checkpoint from there on
+    :param from_step: environment steps after which it is taken over, at the first checkpoint from there on; a multiple
+        of ``checkpoint_every``
     """
 
     name: str
@@ -121,11 +122,14 @@ class Study:
     def train_options(self, cell: Cell) -> dict[str, Any]:
         """:return: the options of ``train`` for a cell, without its folder; a variant's win over an environment's"""
         variant = self.variant(cell.variant)
-        own = merged(DEFAULT_OPTIONS, self.options, self.environments.get(cell.env_id, {}), variant.options)
+        own = self._given_options(variant, cell.env_id)
         options = {**own, "env_id": cell.env_id, "seed": cell.seed, "total_timesteps": self.steps(cell.env_id)}
         if variant.from_step is not None:
             options["total_timesteps"] -= variant.from_step
-        return {**options, **self._checkpoints_to_keep(variant, cell.env_id)}
+        if variant.name in (other.continue_from for other in self.variants):
+            needed = math.ceil(options["total_timesteps"] / own["checkpoint_every"]) + 1
+            options["keep_checkpoints"] = max(own["keep_checkpoints"], needed)
+        return options
 
     def phase_length(self, env_id: str) -> int | None:
         """:return: environment steps of a phase, None where the task stays the same"""
@@ -135,6 +139,9 @@ class Study:
     def to_mapping(self) -> dict[str, Any]:
         """:return: plain values, from which :func:`~sb3_vgs_ppo.studies.study_file.make_study` makes the same study"""
         return asdict(self)
+
+    def _given_options(self, variant: Variant, env_id: str) -> dict[str, Any]:
+        return merged(DEFAULT_OPTIONS, self.options, self.environments.get(env_id, {}), variant.options)
 
     def _check_names(self) -> None:
         names = [variant.name for variant in self.variants]
@@ -182,27 +189,21 @@ class Study:
             raise StudyError(
                 f"{where} or {source!r} has no VGS, so there is nothing to migrate; remedy: versions for both"
             )
-        for options in (self.options, parent.options, *self.environments.values()):
-            _refuse_options(f"{where} continues {source!r}", options, ("checkpoint_every", "keep_checkpoints"))
         for env_id in self.env_ids:
             if not 0 < step < self.steps(env_id):
                 raise StudyError(
                     f"{where}: from_step {step}; remedy: between 0 and {self.steps(env_id)}, all of {env_id}"
                 )
+            every = self._given_options(parent, env_id)["checkpoint_every"]
+            if not isinstance(every, int) or every < 1 or step % every:
+                raise StudyError(
+                    f"{where}: from_step {step} is no multiple of checkpoint_every {every} on {env_id}; "
+                    "remedy: change one of them"
+                )
             if self.phase_length(env_id) is not None:
                 raise StudyError(
                     f"{where} cannot continue on {env_id}, whose phases would start anew; remedy: a study without it"
                 )
-
-    def _checkpoints_to_keep(self, variant: Variant, env_id: str) -> dict[str, int]:
-        """:return: options that keep the checkpoints from which other variants are continued"""
-        steps = [other.from_step for other in self.variants if other.continue_from == variant.name and other.from_step]
-        if not steps:
-            return {}
-        common = math.gcd(*steps)
-        least_parts = math.ceil(common / DEFAULT_OPTIONS["checkpoint_every"])
-        every = next(common // parts for parts in itertools.count(least_parts) if common % parts == 0)
-        return {"checkpoint_every": every, "keep_checkpoints": math.ceil(self.steps(env_id) / every) + 1}
 
 
 def merged(*mappings: Mapping[str, Any]) -> dict[str, Any]:
@@ -236,8 +237,6 @@ def _refuse_options(where: str, options: Mapping[str, Any], refused: tuple[str, 
         "run_dir": "leave it out; the study has a folder for every cell",
         "env_id": "env_ids of the study",
         "seed": "seeds of the study",
-        "checkpoint_every": "leave it out; the study keeps the checkpoints that are trained on from",
-        "keep_checkpoints": "leave it out; the study keeps the checkpoints that are trained on from",
     }
     for name in refused:
         if name in options:

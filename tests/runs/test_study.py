@@ -45,6 +45,7 @@ STUDY = Study(
     baseline=LEGACY,
     options={
         "n_envs": 1,
+        "checkpoint_every": 2 * ROLLOUT,
         "eval_every": 3 * ROLLOUT,
         "eval_episodes": 2,
         "algo_kwargs": {"n_steps": ROLLOUT, "batch_size": 20, "n_epochs": 2, "policy_kwargs": {"net_arch": [8]}},
@@ -274,9 +275,7 @@ def test_a_killed_worker_is_replaced_and_its_cell_goes_on(store: StudyStore, tmp
 
     killer = threading.Thread(target=kill)
     killer.start()
-    study_of_one = replace(
-        STUDY, variants=STUDY.variants[:1], seeds=(0,), options={**STUDY.options, "checkpoint_every": 2 * ROLLOUT}
-    )
+    study_of_one = replace(STUDY, variants=STUDY.variants[:1])
     store = StudyStore(store.path, study_of_one)
     progress, _ = run_study(store, engine, display)
     killer.join()

@@ -95,7 +95,7 @@ def test_a_cell_that_diverged_before_its_first_row(make_store: MakeStore, write_
 
 def test_a_continued_cell_has_its_parents_curve_until_then(make_store: MakeStore, write_cell: WriteCell) -> None:
     old, new = Variant("old", {"vgs_version": "1.0"}), Variant("new", {"vgs_version": "3.0"}, "old", from_step=200)
-    store = make_store([old, new])
+    store = make_store([old, new], options={"checkpoint_every": 100})
     parent, child = Cell("CartPole-v1", "old", 0), Cell("CartPole-v1", "new", 0)
     write_cell(store, parent, [[(1.0, 100), (3.0, 150)]], PROGRESS)  # ends at 100 and 250
     write_cell(
@@ -115,7 +115,7 @@ def test_a_continued_cell_has_its_parents_curve_until_then(make_store: MakeStore
 
 def test_a_continued_cell_whose_parent_is_gone(make_store: MakeStore, write_cell: WriteCell) -> None:
     old, new = Variant("old", {"vgs_version": "1.0"}), Variant("new", {"vgs_version": "3.0"}, "old", from_step=200)
-    store = make_store([old, new])
+    store = make_store([old, new], options={"checkpoint_every": 100})
     write_cell(store, Cell("CartPole-v1", "new", 0), [[(9.0, 30)]], first_step=200)
     with pytest.raises(StudyError, match=r"new / seed 0 .* old / seed 0, which is not done; remedy: run compare again"):
         read_records(store)

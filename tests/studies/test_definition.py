@@ -112,19 +112,11 @@ def test_a_continued_cell_trains_the_rest_from_its_parents_checkpoint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "every", "keep"),
-    [
-        ([20_000, 30_000], 10_000, 6),
-        ([6_000, 15_000], 3_000, 18),
-        ([25_600], 6_400, 9),  # thirds would be steps of 8533.3
-        ([4_000], 4_000, 14),
-    ],
+    ("given", "kept"), [({}, 6), ({"keep_checkpoints": 50}, 50), ({"checkpoint_every": 4_000}, 14)]
 )
-def test_checkpoints_meet_every_step_that_is_continued_from(steps: list[int], every: int, keep: int) -> None:
-    variants = [continued(f"from {step}".replace(" ", "-"), step=step) for step in steps]
-    options = study(variants=(OLD, *variants)).train_options(Cell("CartPole-v1", "old", 0))
-    assert all(step % every == 0 for step in steps)
-    assert (options["checkpoint_every"], options["keep_checkpoints"]) == (every, keep)
+def test_a_parent_keeps_all_its_checkpoints(given: dict[str, int], kept: int) -> None:
+    compared = study(variants=(OLD, NEW, continued()), options=given)
+    assert compared.train_options(Cell("CartPole-v1", "old", 0))["keep_checkpoints"] == kept
 
 
 @pytest.mark.parametrize(
@@ -209,15 +201,19 @@ def test_names_that_are_no_folders(name: str) -> None:
 def test_variants_that_cannot_continue(variant: Variant, message: str) -> None:
     others = (OLD, Variant("none", {"vgs_version": "off"}), continued("again", "3.1", step=7_000))
     with pytest.raises(StudyError) as caught:
-        study(variants=(*others, variant), environments={"Pendulum-v1": {"total_timesteps": 8_000}})
+        study(
+            variants=(*others, variant),
+            options={"checkpoint_every": 1_000},
+            environments={"Pendulum-v1": {"total_timesteps": 8_000}},
+        )
     assert message in str(caught.value)
 
 
-def test_the_study_keeps_the_checkpoints_that_it_needs_itself() -> None:
-    with pytest.raises(StudyError, match=r"'continued' continues 'old': keep_checkpoints cannot be among the options"):
-        study(variants=(OLD, continued()), options={"keep_checkpoints": 1})
-    with pytest.raises(StudyError, match=r"'continued' continues 'old': checkpoint_every cannot be among the options"):
-        study(variants=(OLD, continued()), environments={"Pendulum-v1": {"checkpoint_every": 1}})
+@pytest.mark.parametrize("every", [0, 15_000, "often"])
+def test_an_agent_is_taken_over_at_a_checkpoint(every: object) -> None:
+    message = f"from_step 20000 is no multiple of checkpoint_every {every} on Pendulum-v1; remedy"
+    with pytest.raises(StudyError, match=message):
+        study(variants=(OLD, continued()), environments={"Pendulum-v1": {"checkpoint_every": every}})
 
 
 def test_a_continual_task_cannot_be_continued() -> None:

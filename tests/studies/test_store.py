@@ -220,7 +220,7 @@ def test_cells_never_change_in_their_folder(
 
 def test_a_continuation_needs_checkpoints_that_its_parents_have_not_kept(tmp_path: Path) -> None:
     first, second = Variant("1.0", {"vgs_version": "1.0"}), Variant("2.0", {"vgs_version": "2.0"})
-    study = replace(STUDY, variants=(first, second), baseline="1.0")
+    study = replace(STUDY, variants=(first, second), baseline="1.0", options={"checkpoint_every": 100})
     StudyStore.create_or_open(tmp_path, study)
     grown = replace(study, variants=(first, second, Variant("on", {"vgs_version": "3.0"}, "1.0", 500)))
     with pytest.raises(StudyError, match=r"variants\.on: null -> .*remedy: another --out$"):
