@@ -20,6 +20,7 @@ from sb3_vgs_ppo.studies.wording import MEASURES, METRICS, metric_label, p_value
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 _LINESTYLES = {"solid": "-", "dash": (0, (5, 2)), "dot": (0, (1.2, 1.4))}
 _FAINT = "#c3c7ce"
@@ -47,7 +48,7 @@ def draw_study(result: StudyResult, out: Path) -> list[Path]:
     Draw per environment the returns and what VGS did, and one figure of all probabilities of improvement.
 
     :param out: folder; figures of the same name in it are replaced
-    :return: the files: ``<environment>_return``, ``<environment>_vgs`` where a variant logged something, and
+    :return: the files: ``<environment>_return``, ``<environment>_vgs`` where a variant logged it, and
         ``probability_of_improvement`` where there is a comparison, each as ``.png`` and ``.svg``
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -56,11 +57,11 @@ def draw_study(result: StudyResult, out: Path) -> list[Path]:
     for environment in result.environments:
         stem = figure_stem(environment.env_id)
         many = len(look) > MANY
-        with _figure("none" if many else "constrained") as figure:
+        with _figure(None if many else "constrained") as figure:
             draw = _draw_panels if many else _draw_returns
             draw(figure, environment, look, result.baseline)
             files += _save(figure, out / f"{stem}_return")
-        metrics = shown_metrics(environment.bands)
+        metrics = [metric for metric in shown_metrics(environment.bands) if metric.startswith("vgs/")]
         if metrics:
             with _figure() as figure:
                 _draw_metrics(figure, environment, look, metrics)
@@ -86,7 +87,7 @@ def shown_metrics(bands: pd.DataFrame) -> list[str]:
 def needs_log_scale(values: pd.Series[float]) -> bool:
     """:return: whether positive values spread over more than two decades, of which a linear axis shows one"""
     finite = values[np.isfinite(values)]
-    return len(finite) > 0 and finite.min() > 0 and finite.max() > 100 * finite.min()
+    return len(finite) > 0 and bool(0 < 100 * finite.min() < finite.max())
 
 
 def phase_changes(environment: EnvironmentResult) -> list[int]:
@@ -96,7 +97,7 @@ def phase_changes(environment: EnvironmentResult) -> list[int]:
 
 
 @contextmanager
-def _figure(layout: Literal["constrained", "none"] = "constrained") -> Iterator[Figure]:
+def _figure(layout: Literal["constrained"] | None = "constrained") -> Iterator[Figure]:
     """An empty figure outside pyplot's global state, with our settings while the block runs."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -243,7 +244,7 @@ def _curves(bands: pd.DataFrame, metric: str) -> dict[str, pd.DataFrame]:
     return {str(name): rows.sort_values("step") for name, rows in chosen.groupby("variant", sort=False)}
 
 
-def _draw_line(axes: Axes, curve: pd.DataFrame, style: Style, label: str | None = None) -> object:
+def _draw_line(axes: Axes, curve: pd.DataFrame, style: Style, label: str | None = None) -> Line2D:
     (line,) = axes.plot(
         curve["step"], curve["value"], color=style.light, ls=_LINESTYLES[style.dash], lw=1.7, label=label, zorder=3
     )

@@ -188,11 +188,8 @@ def _ranks(comparison: Comparison, seeds: Sequence[int]) -> str:
 def _why_not_certain(seeds: Sequence[int], n_corrected: int) -> str:
     least = smallest_p(seeds[0], seeds[1]) * n_corrected
     if n_corrected > 1 and least >= SIGNIFICANCE:
-        return (
-            f"Chance is not excluded, and could not be: with {_against(seeds)} and a correction for "
-            f"{n_corrected} comparisons p cannot fall below {p_value(min(least, 1.0))}."
-        )
-    return "The rank test does not exclude chance, so take it as a lead."
+        return f"The rank test could not exclude chance: with so few seeds p stays above {p_value(min(least, 1.0))}."
+    return "The rank test does not exclude chance: take it as a lead."
 
 
 def _missing_cells(study: StudyResult) -> str | None:

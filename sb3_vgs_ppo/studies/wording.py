@@ -23,8 +23,9 @@ METRICS = {
     "vgs/normalized_variance": "normalized variance",
     "vgs/clip_fraction": "share of updates that were clipped",
     "vgs/update_ratio": "size of the update / parameters",
-    "vgs/grad_norm_raw": "gradient norm before VGS",
-    "vgs/grad_norm_scaled": "gradient norm after VGS",
+    "train/approx_kl": "KL divergence of old and new policy",
+    "train/entropy_loss": "entropy loss",
+    "train/value_loss": "value loss",
 }
 """Curves by logged name, in the order in which they are shown; others follow under their own name."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from sb3_vgs_ppo.studies.results import Comparison, EnvironmentResult, Estimate, StudyResult, VariantResult
+from sb3_vgs_ppo.studies.verdicts import smallest_p
 
 BASELINE = "sb3-ppo"
 DIAGNOSTICS = ("vgs/scaling_factor", "vgs/normalized_variance", "vgs/clip_fraction", "vgs/update_ratio")
@@ -50,12 +51,17 @@ def make_study(
     :param missing: cells that are said to be missing
     """
     rng = np.random.default_rng(0)
-    made = [_environment(task, variants, n_seeds, points, metrics, rng, diverged=task is tasks[0]) for task in tasks]
+    n_compared = len(tasks) * (len(variants) - 1)
+    made = [
+        _environment(task, variants, n_seeds, points, metrics, rng, n_compared, diverged=task is tasks[0])
+        for task in tasks
+    ]
     n_cells = len(tasks) * len(variants) * n_seeds
-    overall = {
-        name: Estimate(0.5 - 0.1 * rank, 0.45 - 0.1 * rank, 0.54 - 0.1 * rank, n_seeds)
-        for rank, name in enumerate(variants)
-    }
+    overall = {name: Estimate(0.9 - 0.05 * rank, None, None, n_seeds) for rank, name in enumerate(variants)}
+    if n_seeds > 1:
+        overall = {
+            name: replace(found, low=found.value - 0.02, high=found.value + 0.02) for name, found in overall.items()
+        }
     return StudyResult(
         baseline=variants[0],
         seeds=tuple(range(n_seeds)),
@@ -84,6 +90,7 @@ def _environment(
     points: int,
     metrics: Sequence[str],
     rng: np.random.Generator,
+    n_compared: int,
     *,
     diverged: bool,
 ) -> tuple[EnvironmentResult, pd.DataFrame]:
@@ -112,7 +119,7 @@ def _environment(
             phase_length=task.phase_length,
             threshold=task.threshold,
             variants=tuple(by_variant.values()),
-            comparisons=tuple(_comparisons(task, by_variant, finals)),
+            comparisons=tuple(_comparisons(task, by_variant, finals, n_compared)),
             bands=_bands(curves, n_seeds),
         ),
         curves,
@@ -179,7 +186,7 @@ def _variant(
 
 
 def _comparisons(
-    task: Task, variants: dict[str, VariantResult], finals: dict[str, npt.NDArray[np.float64]]
+    task: Task, variants: dict[str, VariantResult], finals: dict[str, npt.NDArray[np.float64]], n_compared: int
 ) -> list[Comparison]:
     baseline, *others = variants.values()
     comparisons = []
@@ -196,7 +203,7 @@ def _comparisons(
                 half = np.hypot(theirs.high - theirs.value, ours.high - ours.value)
                 interval = (gap - half, gap + half)
                 around = (max(chance - 0.2, 0.0), min(chance + 0.15, 1.0))
-            p = 0.008 if chance in (0.0, 1.0) else 0.4
+            p = smallest_p(ours.n, theirs.n) if chance in (0.0, 1.0) else 0.4
             comparisons.append(
                 Comparison(
                     env_id=task.env_id,
@@ -206,7 +213,7 @@ def _comparisons(
                     difference=Estimate(gap, *interval, theirs.n),
                     probability=Estimate(chance, *around, theirs.n),
                     p_value=p,
-                    p_holm=min(p * len(others), 1.0),
+                    p_holm=min(p * n_compared, 1.0),
                 )
             )
     return comparisons

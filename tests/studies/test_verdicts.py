@@ -23,7 +23,7 @@ from .synthetic import BASELINE, CARTPOLE, CONTINUAL, FIVE, make_study
 
 @pytest.fixture(scope="module")
 def study() -> StudyResult:
-    return make_study(points=24)
+    return make_study(n_seeds=8, points=24)
 
 
 def verdict(
@@ -84,14 +84,12 @@ def test_an_interval_above_zero_without_the_test_is_a_lead() -> None:
     found = verdict((84.2, 20.0, 150.0), p_holm=0.05)
     assert found.kind == "perhaps higher"
     assert found.text.startswith("adam+vgs-3.0 may have ended higher than sb3-ppo: +84.2")
-    assert found.text.endswith("The rank test does not exclude chance, so take it as a lead.")
+    assert found.text.endswith("The rank test does not exclude chance: take it as a lead.")
 
 
 def test_a_lead_says_when_no_result_could_have_been_more() -> None:
     found = verdict((84.2, 20.0, 150.0), p_holm=0.12, n_corrected=15)
-    assert found.text.endswith(
-        "with 5 seeds against 5 and a correction for 15 comparisons p cannot fall below 0.12."  # 15 x 2 / 252
-    )
+    assert found.text.endswith("with so few seeds p stays above 0.12.")  # 15 x 2 / 252
 
 
 def test_one_seed_allows_no_conclusion() -> None:
@@ -134,7 +132,7 @@ def test_the_study_names_what_held_and_what_diverged(study: StudyResult) -> None
     text = "\n".join(summarize_verdicts(study))
     assert "\nLower than sb3-ppo: upgd+vgs-3.0 (−" in text
     assert (
-        "\nDiverged, and counted with the last return that they reached: 1 of 5 of upgd+vgs-3.0 on CartPole-v1" in text
+        "\nDiverged, and counted with the last return that they reached: 1 of 8 of upgd+vgs-3.0 on CartPole-v1" in text
     )
     assert "preliminary" not in text
 
