@@ -14,7 +14,7 @@ from sb3_vgs_ppo.runs.config_file import config_from_mapping
 from sb3_vgs_ppo.runs.folder import RunFolder, RunState, read_json
 from sb3_vgs_ppo.runs.resuming import resume
 from sb3_vgs_ppo.runs.retraining import train_migrated
-from sb3_vgs_ppo.runs.training import train
+from sb3_vgs_ppo.runs.training import TrainingResult, train
 from sb3_vgs_ppo.studies.definition import Cell, Study
 from sb3_vgs_ppo.studies.store import StudyStore
 
@@ -64,10 +64,11 @@ def cell_task(store: StudyStore, cell: Cell) -> CellTask:
     raise StudyError(f"{cell}: {parent} has no checkpoint after step {step}; remedy: remove {store.folder(parent)}")
 
 
-def run_cell(task: CellTask) -> RunState:
+def run_cell(task: CellTask, parent_copy: Path | None = None) -> RunState:
     """
     Train a cell to its end. What an earlier attempt left is continued exactly, and a finished one is left alone.
 
+    :param parent_copy: where the parent's checkpoint lies on this machine, if not at its own place
     :return: finished, diverged, or interrupted by a signal
     :raises VgsPpoError: the run cannot be started or continued
     """
@@ -79,10 +80,16 @@ def run_cell(task: CellTask) -> RunState:
             result = resume(folder.path)
         else:
             _clear(folder)
-            result = train(task.config) if task.parent is None else train_migrated(task.parent, task.config)
+            result = _start(task, parent_copy)
     except TrainingDiverged:
         return "diverged"
     return "interrupted" if result is not None and result.signal_number is not None else "finished"
+
+
+def _start(task: CellTask, parent_copy: Path | None) -> TrainingResult:
+    if task.parent is None:
+        return train(task.config)
+    return train_migrated(parent_copy or task.parent, task.config, parent=task.parent)
 
 
 def _can_go_on(folder: RunFolder) -> bool:

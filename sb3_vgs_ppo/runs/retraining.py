@@ -236,13 +236,19 @@ def _train_anew(
 
 
 def train_migrated(
-    checkpoint: Path, config: TrainConfig, *, display: Display | None = None, command: Sequence[str] = ()
+    checkpoint: Path,
+    config: TrainConfig,
+    *,
+    parent: Path | None = None,
+    display: Display | None = None,
+    command: Sequence[str] = (),
 ) -> TrainingResult:
     """
     Start a run from the weights of a checkpoint, migrated to the VGS version of the run.
 
     :param checkpoint: checkpoint of this package
     :param config: resolved options of the run, with VGS
+    :param parent: what the record names as the run's parent; the checkpoint by default
     :param display: what the user sees meanwhile
     :param command: command line, for the record
     :return: how the run ended
@@ -252,7 +258,7 @@ def train_migrated(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VGSMigrationWarning)  # that statistics restart is what is asked for
             migrate_checkpoint(checkpoint, migrated, to_version=config.vgs_version)
-        return train_from(migrated, config, parent=checkpoint, display=display or Display(), command=command)
+        return train_from(migrated, config, parent=parent or checkpoint, display=display or Display(), command=command)
 
 
 def continue_checkpoint(

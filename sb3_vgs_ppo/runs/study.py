@@ -114,6 +114,8 @@ class _Scheduler:
                 elif not asked_to_stop:
                     asked_to_stop = True
                     self.engine.stop()
+                if not self.tasks:  # a cluster has no machine at the moment
+                    time.sleep(_POLL_SECONDS)
                 done, _ = wait(self.tasks, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
                 for future in done:
                     self._finish(self.tasks.pop(future), future)
@@ -174,7 +176,7 @@ class _Scheduler:
             self._fail(cell, f"{reason}, {MAX_ATTEMPTS} times")
         else:
             self.waiting.insert(0, cell)
-            self.display.message(f"{cell}: {reason}; it is trained on from its last checkpoint")
+            self.display.message(f"{cell}: {reason}; it goes on from what is saved of it")
 
     def _fail(self, cell: Cell, reason: str) -> None:
         self.progress.failed[cell] = " ".join(reason.split())

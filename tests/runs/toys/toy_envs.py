@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.classic_control import CartPoleEnv
 
 IMAGE = spaces.Box(0, 255, (36, 36, 3), np.uint8)
 VECTOR = spaces.Box(-10.0, 10.0, (3,), np.float32)
@@ -57,6 +60,27 @@ class UnboundedActions(Toy):
         self.action_space = spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
 
+class GatedCartPole(CartPoleEnv):
+    """
+    CartPole that waits before one of its steps: a training can be held in the middle of a rollout.
+
+    :param gate: waits while this file exists
+    :param step: number of the step, over all episodes
+    """
+
+    def __init__(self, gate: str, step: int) -> None:
+        super().__init__()
+        self.gate = Path(gate)
+        self.gated_step = step
+        self.steps = 0
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        while self.steps == self.gated_step and self.gate.exists():
+            time.sleep(0.02)
+        return super().step(action)
+
+
 for name, space in {
     "Image": IMAGE,
     "Vector": VECTOR,
@@ -68,3 +92,4 @@ for fault in ("nan", "crash"):
     gym.register(f"Toy{fault.title()}-v0", Toy, kwargs={"space": VECTOR, "fault": fault})
 gym.register("ToyNeedsArgument-v0", NeedsArgument)
 gym.register("ToyUnboundedActions-v0", UnboundedActions)
+gym.register("ToyGatedCartPole-v0", GatedCartPole, max_episode_steps=500)
