@@ -100,22 +100,22 @@ def phase_changes(environment: EnvironmentResult) -> list[int]:
 def _figure(layout: Literal["constrained"] | None = "constrained") -> Iterator[Figure]:
     """An empty figure outside pyplot's global state, with our settings while the block runs."""
     import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     with mpl.rc_context(_SETTINGS):
-        figure = Figure(layout=layout)
-        FigureCanvasAgg(figure)
-        yield figure
+        yield Figure(layout=layout, dpi=_DPI)
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
-    files = [stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")]
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once for both files: it takes longer than drawing
-    figure.savefig(files[0], dpi=_DPI, metadata={"Software": None})
-    figure.savefig(files[1], metadata={"Date": None})
-    return files
+    """Draw a figure once for each file: ``savefig`` would do it twice, and lay it out anew."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    png, svg = (stem.with_name(stem.name + kind) for kind in (".png", ".svg"))
+    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    figure.set_layout_engine("none")
+    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+    return [png, svg]
 
 
 def _draw_returns(figure: Figure, environment: EnvironmentResult, look: dict[str, Style], baseline: str) -> None:
@@ -189,6 +189,7 @@ def _draw_metrics(
         if needs_log_scale(environment.bands.loc[environment.bands["metric"] == metric, "value"]):
             axes.set_yscale("log")
             axes.minorticks_off()
+            axes.yaxis.set_major_formatter("{x:g}")
     shown = [name for name in look if name in handles]
     figure.legend([handles[name] for name in shown], shown, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(f"{environment.env_id}: what VGS and clipping did to the updates", fontsize=11)
