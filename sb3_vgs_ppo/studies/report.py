@@ -84,7 +84,8 @@ def render_page(result: StudyResult, definition: Mapping[str, Any], command: str
     look = styles(result)
     data = page_data(result)
     return jinja.from_string(_template("report.html.j2")).render(
-        title=f"{counted(len(look), 'variant')} on {listed([found.env_id for found in result.environments])}",
+        variants=counted(len(look), "variant"),
+        environments=listed([found.env_id for found in result.environments]),
         subtitle=_subtitle(result),
         result=result,
         sentences=summarize_verdicts(result),
