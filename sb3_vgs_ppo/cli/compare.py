@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from sb3_vgs_ppo.cli.options import parse_options
 from sb3_vgs_ppo.cli.shell import program
 from sb3_vgs_ppo.errors import StudyError
-from sb3_vgs_ppo.studies.definition import merged
-from sb3_vgs_ppo.studies.reuse import reuse_cells
-from sb3_vgs_ppo.studies.store import MANIFEST, StudyStore
-from sb3_vgs_ppo.studies.study_file import make_study, read_study_file
 
 if TYPE_CHECKING:
     from sb3_vgs_ppo.runs.engines import Engine
     from sb3_vgs_ppo.runs.study import StudyProgress
+    from sb3_vgs_ppo.studies.store import StudyStore
 
 _DEFINITION = ("env_ids", "variants", "seeds", "total_timesteps", "baseline", "options")
 """Options that go into the definition of a study, and win over its file."""
@@ -74,10 +71,8 @@ def run(argv: Sequence[str], prog: str) -> int:
     if options.workers is not None and options.workers < 1:
         raise StudyError(f"--workers {options.workers} is too small; remedy: at least 1")
     store = open_store(options)
-    for folder in options.reuse:
-        taken = reuse_cells(store, StudyStore.open(folder))
-        print(f"{len(taken)} cells are taken from {folder}")
-    # torch, SB3 and gymnasium are imported only once the study is understood
+    _reuse(options.reuse, store)
+    # torch and SB3 are imported only once the study is understood
     from sb3_vgs_ppo.runs.study import run_study
     from sb3_vgs_ppo.runs.study_display import make_study_display
 
@@ -102,6 +97,10 @@ def open_store(options: CompareOptions) -> StudyStore:
     :raises StudyError: no definition, one that cannot be used, or another one than that of the folder
     :raises UserInputError: an option of train that cannot be used
     """
+    from sb3_vgs_ppo.studies.definition import merged
+    from sb3_vgs_ppo.studies.store import MANIFEST, StudyStore
+    from sb3_vgs_ppo.studies.study_file import make_study, read_study_file
+
     given = {name: getattr(options, name) for name in _DEFINITION if getattr(options, name) not in (None, (), {})}
     if not given and options.study is None:
         if not (options.out / MANIFEST).exists():
@@ -112,6 +111,15 @@ def open_store(options: CompareOptions) -> StudyStore:
 
     check_study(study)
     return StudyStore.create_or_open(options.out, study, extend=options.extend)
+
+
+def _reuse(folders: Sequence[Path], store: StudyStore) -> None:
+    from sb3_vgs_ppo.studies.reuse import reuse_cells
+    from sb3_vgs_ppo.studies.store import StudyStore
+
+    for folder in folders:
+        taken = reuse_cells(store, StudyStore.open(folder))
+        print(f"{len(taken)} cells are taken from {folder}")
 
 
 def _engine(options: CompareOptions, store: StudyStore) -> Engine:

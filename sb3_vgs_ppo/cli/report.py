@@ -11,6 +11,7 @@ import tyro
 
 from sb3_vgs_ppo.cli.options import parse_options
 from sb3_vgs_ppo.cli.tables import print_rows
+from sb3_vgs_ppo.errors import StudyError
 
 if TYPE_CHECKING:
     from sb3_vgs_ppo.studies.results import EnvironmentResult
@@ -25,6 +26,10 @@ class ReportOptions:
     """Folder of a study, as compare wrote it."""
     out: Path | None = None
     """Folder of the report, whose files are replaced; STUDY/report if not given."""
+    variants: tuple[str, ...] = ()
+    """Show these variants and the baseline alone: words as compare takes them (adam+vgs), or names of the study."""
+    baseline: str | None = None
+    """Variant that the others are compared with, instead of the study's."""
 
 
 def run(argv: Sequence[str], prog: str) -> int:
@@ -35,21 +40,37 @@ def run(argv: Sequence[str], prog: str) -> int:
     options = parse_options(ReportOptions, argv, prog=prog)
     from sb3_vgs_ppo.studies.store import StudyStore
 
-    report_study(StudyStore.open(options.study), options.out)
+    store = StudyStore.open(options.study)
+    if (options.variants or options.baseline) and options.out is None:
+        raise StudyError(f"a report of a part would replace that of {options.study}; remedy: --out")
+    report_study(store, options.out, variants=_names(store, options.variants), baseline=options.baseline)
     return 0
 
 
-def report_study(store: StudyStore, out: Path | None = None) -> None:
+def _names(store: StudyStore, words: Sequence[str]) -> list[str] | None:
+    """:return: names of the variants that the words stand for, None for all"""
+    from sb3_vgs_ppo.studies.variants import variants_from_words
+
+    own = {variant.name for variant in store.study.variants}
+    names = [[word] if word in own else [variant.name for variant in variants_from_words([word])] for word in words]
+    return [name for some in names for name in some] or None
+
+
+def report_study(
+    store: StudyStore, out: Path | None = None, *, variants: Sequence[str] | None = None, baseline: str | None = None
+) -> None:
     """
     Write the report of a study and print what it says.
 
     :param out: folder of the report; ``report`` in the study's folder by default
+    :param variants: names of those to show, all by default
+    :param baseline: the variant that they are compared with, that of the study by default
     :raises StudyError: see :func:`sb3_vgs_ppo.studies.report.write_report`
     """
     from sb3_vgs_ppo.studies.report import write_report
     from sb3_vgs_ppo.studies.verdicts import summarize_verdicts
 
-    page, result = write_report(store, out)
+    page, result = write_report(store, out, variants=variants, baseline=baseline)
     for environment in result.environments:
         print(f"{environment.env_id}, {environment.total_timesteps:,} steps")
         print_rows(environment_rows(environment))

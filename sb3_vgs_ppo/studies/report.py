@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -45,17 +45,26 @@ FOLDER = "report"
 PAGE = "report.html"
 
 
-def write_report(store: StudyStore, out: Path | None = None) -> tuple[Path, StudyResult]:
+def write_report(
+    store: StudyStore,
+    out: Path | None = None,
+    *,
+    variants: Sequence[str] | None = None,
+    baseline: str | None = None,
+) -> tuple[Path, StudyResult]:
     """
     Summarize a study, finished or not, and write ``report.html``, ``figures/`` and the tables.
 
     :param store: the study
     :param out: folder, made where it is missing; ``report`` in the study's folder by default
+    :param variants: names of those to show, all by default
+    :param baseline: the variant that they are compared with, that of the study by default
     :return: the page, and what it shows
-    :raises StudyError: no cell is done, a cell cannot be read, or the folder cannot be written
+    :raises StudyError: a name that the study does not have, no cell is done, a cell cannot be read, or the folder
+        cannot be written
     """
     out = store.path / FOLDER if out is None else out
-    result = summarize(store)
+    result = summarize(store, variants=variants, baseline=baseline)
     command = f"sb3-vgs-ppo compare --study {store.path.name}/{MANIFEST} --out {store.path.name}-again"
     try:
         write_tables(result, out)

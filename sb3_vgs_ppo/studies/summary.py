@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from sb3_vgs_ppo._hints import did_you_mean
 from sb3_vgs_ppo.errors import StudyError
 from sb3_vgs_ppo.studies.curves import LOGGED_METRICS, CellRecord, IntArray, read_records, step_grid
 from sb3_vgs_ppo.studies.definition import Cell, Study
@@ -38,14 +39,17 @@ MEASURES: Mapping[str, Callable[[CellScores], float]] = {
 """What variants are compared by: fields of :class:`~sb3_vgs_ppo.studies.results.VariantResult`."""
 
 
-def summarize(store: StudyStore) -> StudyResult:
+def summarize(store: StudyStore, *, variants: Sequence[str] | None = None, baseline: str | None = None) -> StudyResult:
     """
     :param store: a study, whether all of its cells are done or not
+    :param variants: names of those to show, all by default; the others do not enter any number
+    :param baseline: the variant that the shown ones are compared with, that of the study by default
     :return: what the done cells found
-    :raises StudyError: no cell is done, or one cannot be read
+    :raises StudyError: a name that the study does not have, no cell is done, or one cannot be read
     """
     study = store.study
-    records = read_records(store)
+    names, baseline = _shown(study, variants, baseline)
+    records = {cell: record for cell, record in read_records(store).items() if cell.variant in names}
     if not records:
         raise StudyError(f"{store.path} has no finished cell; remedy: run compare until one is done")
     grids = {env_id: step_grid(study.steps(env_id)) for env_id in study.env_ids}
@@ -53,12 +57,13 @@ def summarize(store: StudyStore) -> StudyResult:
         cell: score_cell(record, grids[cell.env_id], study.phase_length(cell.env_id), study.thresholds.get(cell.env_id))
         for cell, record in records.items()
     }
-    names = [variant.name for variant in study.variants]
-    comparisons = _holm_corrected([found for env_id in study.env_ids for found in _compare(study, env_id, scores)])
+    comparisons = _holm_corrected(
+        [found for env_id in study.env_ids for found in _compare(names, baseline, env_id, scores)]
+    )
     return StudyResult(
-        baseline=study.baseline,
+        baseline=baseline,
         seeds=study.seeds,
-        n_cells=sum(1 for _ in study.cells()),
+        n_cells=sum(cell.variant in names for cell in study.cells()),
         n_done=len(records),
         environments=tuple(
             EnvironmentResult(
@@ -70,14 +75,25 @@ def summarize(store: StudyStore) -> StudyResult:
                     _variant(name, study, _of(records, env_id, name), _of(scores, env_id, name)) for name in names
                 ),
                 comparisons=tuple(found for found in comparisons if found.env_id == env_id),
-                bands=_bands(study, env_id, scores, grids[env_id]),
+                bands=_bands(names, env_id, scores, grids[env_id]),
             )
             for env_id in study.env_ids
         ),
-        normalized=_normalized(study, scores) if len(study.env_ids) > 1 else {},
+        normalized=_normalized(study.env_ids, names, scores) if len(study.env_ids) > 1 else {},
         versions=_versions(records.values()),
         curves=_curves(scores, grids),
     )
+
+
+def _shown(study: Study, variants: Sequence[str] | None, baseline: str | None) -> tuple[list[str], str]:
+    """:return: names of the variants to show, in the study's order, and of the one that they are compared with"""
+    known = [variant.name for variant in study.variants]
+    baseline = baseline or study.baseline
+    wanted = {*(variants or known), baseline}
+    for name in sorted(wanted):
+        if name not in known:
+            raise StudyError(f"variant {name!r} is not in the study; {did_you_mean(name, known)}")
+    return [name for name in known if name in wanted], baseline
 
 
 def _of(cells: Mapping[Cell, T], env_id: str, variant: str) -> list[T]:
@@ -133,12 +149,12 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _compare(study: Study, env_id: str, scores: Mapping[Cell, CellScores]) -> list[Comparison]:
+def _compare(names: Sequence[str], baseline: str, env_id: str, scores: Mapping[Cell, CellScores]) -> list[Comparison]:
     """:return: all comparisons in one environment, with uncorrected p-values in both places"""
     found = []
     for measure, score in MEASURES.items():
-        samples = {variant.name: _known(map(score, _of(scores, env_id, variant.name))) for variant in study.variants}
-        y = samples.pop(study.baseline)
+        samples = {name: _known(map(score, _of(scores, env_id, name))) for name in names}
+        y = samples.pop(baseline)
         for name, x in samples.items():
             if len(x) and len(y):
                 # As many seeds as the smaller of the two samples has
@@ -146,7 +162,7 @@ def _compare(study: Study, env_id: str, scores: Mapping[Cell, CellScores]) -> li
                 difference = Estimate(float(iqm(x) - iqm(y)), *_ends(difference_interval(x, y)), n)
                 probability = Estimate(probability_of_improvement(x, y), *_ends(probability_interval(x, y)), n)
                 p = mann_whitney_p(x, y)
-                found.append(Comparison(env_id, name, study.baseline, measure, difference, probability, p, p))
+                found.append(Comparison(env_id, name, baseline, measure, difference, probability, p, p))
     return found
 
 
@@ -160,11 +176,11 @@ def _holm_corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return corrected
 
 
-def _bands(study: Study, env_id: str, scores: Mapping[Cell, CellScores], grid: IntArray) -> pd.DataFrame:
+def _bands(names: Sequence[str], env_id: str, scores: Mapping[Cell, CellScores], grid: IntArray) -> pd.DataFrame:
     bands = [
-        _band(variant.name, metric, grid, np.array(curves))
-        for variant in study.variants
-        for metric, curves in _curves_by_metric(_of(scores, env_id, variant.name)).items()
+        _band(name, metric, grid, np.array(curves))
+        for name in names
+        for metric, curves in _curves_by_metric(_of(scores, env_id, name)).items()
     ]
     empty = pd.DataFrame(columns=["variant", "metric", "step", "n", "value", "low", "high"])
     return pd.concat(bands, ignore_index=True) if bands else empty
@@ -198,10 +214,10 @@ def _band(variant: str, metric: str, grid: IntArray, curves: FloatArray) -> pd.D
     return pd.DataFrame({"variant": variant, "metric": metric, **known_columns})
 
 
-def _normalized(study: Study, scores: Mapping[Cell, CellScores]) -> dict[str, Estimate]:
+def _normalized(env_ids: Sequence[str], names: Sequence[str], scores: Mapping[Cell, CellScores]) -> dict[str, Estimate]:
     """:return: scaled areas of the variants that have a cell in every environment"""
-    strata: dict[str, list[FloatArray]] = {variant.name: [] for variant in study.variants}
-    for env_id in study.env_ids:
+    strata: dict[str, list[FloatArray]] = {name: [] for name in names}
+    for env_id in env_ids:
         areas = {name: _known(score.area for score in _of(scores, env_id, name)) for name in strata}
         everything = np.concatenate(list(areas.values()))
         if not len(everything):

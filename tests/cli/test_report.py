@@ -69,3 +69,14 @@ def test_a_damaged_cell_is_one_line(store: StudyStore, capsys: pytest.CaptureFix
 def test_what_is_no_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
     assert f"error: {tmp_path} is not a study" in capsys.readouterr().err
+
+
+def test_a_part_of_a_study(store: StudyStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    part = ["report", str(store.path), "--variants", "optimizer", "--baseline", "upgd"]
+    assert main(part) == 2
+    assert "a report of a part would replace that of" in capsys.readouterr().err
+    assert main([*part, "--out", str(tmp_path / "part")]) == 2
+    assert "variant 'adamw' is not in the study" in capsys.readouterr().err
+    part[3] = "adam"
+    assert main([*part, "--out", str(tmp_path / "part")]) == 0
+    assert json.loads((tmp_path / "part" / "summary.json").read_text())["baseline"] == "upgd"

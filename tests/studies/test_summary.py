@@ -235,3 +235,19 @@ def test_the_same_study_gives_the_same_numbers(make_store: MakeStore, write_stea
     first, second = summarize(store), summarize(store)
     assert first.environments[0].variants == second.environments[0].variants
     assert first.environments[0].comparisons == second.environments[0].comparisons
+
+
+def test_a_part_of_a_study_against_another_baseline(make_store: MakeStore, write_steady: WriteCell) -> None:
+    store = make_store(["off", "a", "b", "c"])
+    for number, name in enumerate(["off", "a", "b", "c"]):
+        write_steady(store, name, [10 * number + seed for seed in range(5)])
+    result = summarize(store, variants=["c"], baseline="b")
+    assert result.baseline == "b"
+    assert [variant.variant for variant in result.environments[0].variants] == ["b", "c"]
+    final = [one for one in result.environments[0].comparisons if one.measure == "final"]
+    assert [(one.variant, one.baseline, one.difference.value) for one in final] == [("c", "b", 10.0)]
+    assert final[0].p_holm == final[0].p_value  # the only comparison there is
+    assert set(result.curves.variant) == set(result.environments[0].bands.variant) == {"b", "c"}
+    assert (result.n_cells, result.n_done) == (10, 10)
+    with pytest.raises(StudyError, match=r"variant 'd' is not in the study; "):
+        summarize(store, variants=["d"])
