@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.errors import CheckpointError, UserInputError
-from sb3_vgs_ppo.optim._foreach import multi_tensor_step, unsupported_type
+from sb3_vgs_ppo.optim.flat_step import FlatBatch, flat_step, unsupported_type
 from sb3_vgs_ppo.optim.options import LATER_OPTIONS, OPTIMIZER_WIDE, check_options
 from sb3_vgs_ppo.optim.single_tensor import single_tensor_step
 from sb3_vgs_ppo.optim.tensor_batch import TensorBatch, state_dtype
@@ -33,6 +33,7 @@ class UtilityOptimizer(th.optim.Optimizer):
     def __init__(self, params: Params, defaults: dict[str, Any], generator: th.Generator | None) -> None:
         check_options(defaults)
         self.generator = generator
+        self._last_flats: list[FlatBatch] = []
         super().__init__(params, defaults)
 
     @classmethod
@@ -74,38 +75,59 @@ class UtilityOptimizer(th.optim.Optimizer):
         if closure is not None:
             with th.enable_grad():
                 loss = closure()
-        batches = self._batches()
+        flats = self._flat_batches()
+        batches = self._batches() if flats is None else [flat.batch for flat in flats]
         if not batches:
             return loss
         for batch in batches:
             for state in batch.states:
                 state["step"] += 1
-        foreach = self.param_groups[0]["foreach"]
-        if foreach is None:
-            foreach = unsupported_type(chain.from_iterable(batch.params for batch in batches)) is None
-        implementation = multi_tensor_step if foreach else single_tensor_step
-        implementation(
-            batches,
-            adaptive=self.adaptive,
-            utility_normalization=self.param_groups[0]["utility_normalization"],
-            generator=self.generator,
-        )
+        options = {
+            "adaptive": self.adaptive,
+            "utility_normalization": self.param_groups[0]["utility_normalization"],
+            "generator": self.generator,
+        }
+        if flats is None:
+            single_tensor_step(batches, **options)
+        else:
+            flat_step(flats, **options)
         return loss
 
+    def _flat_batches(self) -> list[FlatBatch] | None:
+        """:return: what the fast implementation works on, that of the last step where possible; None for the other"""
+        groups, last = self.param_groups, self._last_flats
+        foreach = groups[0]["foreach"]
+        if foreach is False:
+            return None
+        if (
+            not th.compiler.is_compiling()
+            and len(last) == len(groups)
+            and all(flat.still_shows(group, self.state) for flat, group in zip(last, groups, strict=True))
+        ):
+            return last
+        batches = self._batches()
+        if foreach is None and unsupported_type(chain.from_iterable(batch.params for batch in batches)) is not None:
+            return None
+        flats = [FlatBatch(batch, self._state_tensors()) for batch in batches]
+        self._last_flats = flats if all(flat.is_view for flat in flats) else []
+        return flats
+
     def _batches(self) -> list[TensorBatch]:
-        """Sort the tensors that have a gradient by group, device and dtype; empty ones have nothing to update."""
+        """Sort the tensors that have a gradient by group, device, dtype and step; empty ones have nothing to update."""
         batches: list[TensorBatch] = []
         for group in self.param_groups:
-            by_kind: dict[tuple[th.device, th.dtype], TensorBatch] = {}
+            of_group: list[TensorBatch] = []
             for param in group["params"]:
                 if param.grad is None or param.numel() == 0:
                     continue
                 self._check_gradient(param.grad)
-                kind = (param.device, param.dtype)
-                if kind not in by_kind:
-                    by_kind[kind] = TensorBatch(group)
-                by_kind[kind].append(param, param.grad, self._state_of(param))
-            batches.extend(by_kind.values())
+                state = self._state_of(param)
+                batch = next((batch for batch in of_group if batch.takes(param, state)), None)
+                if batch is None:
+                    batch = TensorBatch(group)
+                    of_group.append(batch)
+                batch.append(param, param.grad, state)
+            batches.extend(of_group)
         return batches
 
     def _check_gradient(self, grad: Tensor) -> None:
@@ -129,6 +151,7 @@ class UtilityOptimizer(th.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over a pickled or loaded state; the one place where old states evolve."""
         super().__setstate__(state)
+        self._last_flats = []
         for group in self.param_groups:
             for name, value in LATER_OPTIONS.items():
                 group.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""The readable implementation of a step, one tensor after the other: the oracle of the fast one in ``_foreach.py``.
+"""The readable implementation of a step, one tensor after the other: the oracle of the fast one in ``flat_step.py``.
 
 It follows the four numbered formulas of ``upgd.py`` to the letter.
 """
@@ -11,6 +11,7 @@ from typing import Any
 import torch as th
 from torch import Tensor
 
+from sb3_vgs_ppo._flat import split_like
 from sb3_vgs_ppo.optim.options import Options, UtilityNormalization
 from sb3_vgs_ppo.optim.tensor_batch import TensorBatch, global_range
 
@@ -30,24 +31,33 @@ def single_tensor_step(
     :param generator: source of the noise
     """
     for batch in batches:
-        for weight, grad, state in zip(batch.weights, batch.grads, batch.states, strict=True):
+        for param, raw_grad, state in zip(batch.params, batch.grads, batch.states, strict=True):
             beta = batch.options["beta_utility"]
-            state["avg_utility"].mul_(beta).sub_((1.0 - beta) * grad * weight)
+            state["avg_utility"].mul_(beta).sub_((1.0 - beta) * _minimized(raw_grad, batch) * param.to(batch.dtype))
 
     low, high = _utility_range(batches, corrected=utility_normalization != "official")
 
     for batch in batches:
         options = batch.options
         noise = batch.draw_noise(generator)
-        for i, (weight, grad, state) in enumerate(zip(batch.weights, batch.grads, batch.states, strict=True)):
+        pieces = None if noise is None else split_like(noise, batch.params)
+        for i, (param, raw_grad, state) in enumerate(zip(batch.params, batch.grads, batch.states, strict=True)):
+            grad, weight = _minimized(raw_grad, batch), param.to(batch.dtype)
             gate = _gate(_corrected_utility(state, options), low, high, utility_normalization)
             update = _adam_direction(grad, state, options) if adaptive else grad
-            if noise is not None:
+            if pieces is not None:
                 scale = _root_mean_square(update) if options["noise"] == "relative" else 1.0
-                update = update + scale * noise[i]
+                update = update + scale * pieces[i]
             weight.mul_(1.0 - options["lr"] * options["weight_decay"])
             weight.sub_(2.0 * options["lr"] * update * (1.0 - gate))
-        batch.write_back()
+            if weight is not param:
+                param.copy_(weight)  # rounded from float32 to half precision
+
+
+def _minimized(grad: Tensor, batch: TensorBatch) -> Tensor:
+    """The gradient of the objective to minimize, in the dtype of the state."""
+    grad = grad.to(batch.dtype)
+    return -grad if batch.options["maximize"] else grad
 
 
 def _corrected_utility(state: dict[str, Any], options: Options) -> Tensor:

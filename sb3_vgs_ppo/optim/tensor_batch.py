@@ -19,60 +19,59 @@ def state_dtype(param: Tensor) -> th.dtype:
 
 @dataclass
 class TensorBatch:
-    """Tensors of one parameter group that have a gradient and share device and dtype, as lists in one order.
+    """Tensors of one parameter group that have a gradient and share device, dtype and step, as lists in one order.
 
     :param options: the options of the group
     :param params: the optimizer's own tensors
-    :param weights: ``params`` in the state's dtype: the same tensors, or float32 copies of those in half precision
-    :param grads: gradients of the objective to *minimize*, in the state's dtype; maybe the user's tensors, so read-only
+    :param grads: their gradients, the user's tensors
     :param states: per tensor ``step`` (int) and ``avg_utility``, and for AdaptiveUPGD ``exp_avg`` and ``exp_avg_sq``
     """
 
     options: Options
     params: list[Tensor] = field(default_factory=list)
-    weights: list[Tensor] = field(default_factory=list)
     grads: list[Tensor] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def step(self) -> int:
+        """Number of steps that the tensors took part in; it differs where one got its first gradient late."""
+        step: int = self.states[0]["step"]
+        return step
+
+    def takes(self, param: Tensor, state: dict[str, Any]) -> bool:
+        """Whether a tensor of the same group belongs here."""
+        first = self.params[0]
+        return first.device == param.device and first.dtype == param.dtype and self.step == state["step"]
+
     def append(self, param: Tensor, grad: Tensor, state: dict[str, Any]) -> None:
-        dtype = state_dtype(param)
-        grad = grad.to(dtype)
         self.params.append(param)
-        self.weights.append(param.to(dtype))
-        self.grads.append(-grad if self.options["maximize"] else grad)
+        self.grads.append(grad)
         self.states.append(state)
+
+    @property
+    def dtype(self) -> th.dtype:
+        """The dtype of the state."""
+        return state_dtype(self.params[0])
 
     def state(self, name: str) -> list[Tensor]:
         """One state tensor of every parameter."""
         return [state[name] for state in self.states]
 
-    def bias_corrections(self, beta: float) -> list[float]:
-        """``1 − β^t`` of every tensor; t differs where a tensor got its first gradient late."""
-        return [1.0 - beta ** state["step"] for state in self.states]
+    def bias_correction(self, beta: float) -> float:
+        """``1 − β^t``."""
+        return 1.0 - beta**self.step
 
-    def draw_noise(self, generator: th.Generator | None) -> list[Tensor] | None:
+    def draw_noise(self, generator: th.Generator | None) -> Tensor | None:
         """Draw ``N(0, σ²)`` for every tensor, all in one flat draw, which is what makes it fast.
 
-        :return: contiguous tensors in the shapes of the parameters, or None if sigma is 0 (then nothing is drawn)
+        :return: flat, in the order of the parameters, or None if sigma is 0 (then nothing is drawn)
         """
         sigma = self.options["sigma"]
         if sigma == 0:
             return None
-        n_elements = sum(weight.numel() for weight in self.weights)
-        flat = th.empty(n_elements, dtype=self.weights[0].dtype, device=self.weights[0].device)
-        return split_like(flat.normal_(0.0, sigma, generator=generator), self.weights)
-
-    def write_back(self) -> None:
-        """Round the new weights to the parameters' dtype, where that differs."""
-        for param, weight in zip(self.params, self.weights, strict=True):
-            if weight is not param:
-                param.copy_(weight)
-
-
-def split_like(flat: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Views into a flat tensor, one per tensor and in its shape."""
-    pieces = flat.split([tensor.numel() for tensor in tensors])
-    return [piece.view(tensor.shape) for piece, tensor in zip(pieces, tensors, strict=True)]
+        n_elements = sum(param.numel() for param in self.params)
+        flat = th.empty(n_elements, dtype=self.dtype, device=self.params[0].device)
+        return flat.normal_(0.0, sigma, generator=generator)
 
 
 def global_range(ranges: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -81,6 +80,8 @@ def global_range(ranges: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tenso
     :param ranges: (minimum, maximum) of each, 0-d, of any floating dtype and device
     :return: global minimum and maximum, 0-d, on the first one's device and in the widest dtype
     """
+    if len(ranges) == 1:
+        return ranges[0]
     device = ranges[0][0].device
     low = th.stack([low.to(device) for low, _ in ranges]).amin()
     high = th.stack([high.to(device) for _, high in ranges]).amax()

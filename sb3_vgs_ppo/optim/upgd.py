@@ -44,7 +44,8 @@ class UPGD(UtilityOptimizer):
         of the update that the noise is added to, so that scaling the gradient keeps the noise-to-signal ratio
     :param foreach: True for the fast path, False for the readable one, None for the fast one where it works (plain
         tensors, no subclasses). Both give the same noise, and the same result up to rounding; the fast one holds
-        temporary copies of all tensors at once, the readable one those of one tensor at a time
+        temporary copies of all tensors at once, the readable one those of one tensor at a time. The fast one needs
+        fewest copies where parameters lie back to back in one buffer, as those of ``DistributionalPPO``'s policies do
     :param generator: source of the noise, on the parameters' device; None for torch's global one
     :param maximize: ascend the objective instead of descending it
     :raises UserInputError: (a ``ValueError``) if an option, also one of a single group, is out of its range
@@ -56,8 +57,8 @@ class UPGD(UtilityOptimizer):
     .. note::
         To resume bit for bit, save the random state beside ``state_dict()``, which never contains it:
         ``torch.get_rng_state()`` (on a GPU ``torch.cuda.get_rng_state()``), or ``optimizer.generator.get_state()``.
-        Each step draws once per group (and per device and dtype inside it): one flat draw for the tensors that have a
-        gradient, in the group's order.
+        Each step draws once per group (and, inside it, per device, dtype and number of steps so far): one flat draw for
+        the tensors that have a gradient, in the group's order.
 
     .. note::
         ``step()`` does not synchronize with the device. Only tensors on several devices have to exchange the range of

@@ -27,6 +27,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_vgs_ppo._flat import pack_parameters
 from sb3_vgs_ppo._types import VgsPlacement
 from sb3_vgs_ppo.checkpoint import save_model_archive
 from sb3_vgs_ppo.distributional import ScalarHead
@@ -208,6 +209,7 @@ class DistributionalPPO(PPO):
         """
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
+        pack_parameters(list(self.policy.parameters()))
         log = MinibatchLog()
         parameters_before = self._flat_parameters()
         evaluate = self._choose_evaluation()

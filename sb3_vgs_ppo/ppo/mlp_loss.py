@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch as th
 
+from sb3_vgs_ppo._flat import pack
 from sb3_vgs_ppo.ppo.likelihood import GaussianLikelihood
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
 from sb3_vgs_ppo.ppo.minibatches import Minibatch
@@ -37,10 +38,7 @@ class MlpLoss:
         self._networks = networks
         self._clip_range = model.clip_range(model._current_progress_remaining)  # type: ignore[operator]
         self._parameters = list(model.policy.parameters())
-        sizes = [parameter.numel() for parameter in self._parameters]
-        flat = th.zeros(sum(sizes), dtype=self._parameters[0].dtype, device=self._parameters[0].device)
-        pieces = zip(flat.split(sizes), self._parameters, strict=True)
-        self._gradients = [piece.view(parameter.shape) for piece, parameter in pieces]
+        self._gradients = pack(self._parameters)
         of = {id(parameter): gradient for parameter, gradient in zip(self._parameters, self._gradients, strict=True)}
         self._actor_gradients = [of[id(parameter)] for parameter in networks.actor.parameters]
         self._critic_gradients = [of[id(parameter)] for parameter in networks.critic.parameters]

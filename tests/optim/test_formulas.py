@@ -52,19 +52,21 @@ class Scenario:
         return None if absent else self.grads[step][group][index]
 
     def unit_noise(self, step: int, generator: th.Generator) -> list[Array | None]:
-        """Draws from N(0, 1), in the order that the optimizers document: one flat draw per group."""
+        """Draws from N(0, 1), in the documented order: one flat draw per group and number of steps taken before."""
         noise: list[Array | None] = []
         for group, options in enumerate(self.options):
-            shapes = [None if (g := self.grad(step, group, i)) is None else g.shape for i in range(len(SHAPES[group]))]
-            sizes = [0 if shape is None else int(np.prod(shape)) for shape in shapes]
-            if options["sigma"] == 0:
-                noise += [None] * len(shapes)
-                continue
-            flat = th.empty(sum(sizes), dtype=th.float64).normal_(generator=generator).numpy()
-            pieces = np.split(flat, np.cumsum(sizes)[:-1])
-            noise += [
-                None if shape is None else piece.reshape(shape) for shape, piece in zip(shapes, pieces, strict=True)
-            ]
+            of_group: list[Array | None] = [None] * len(SHAPES[group])
+            noise_of: dict[int, list[int]] = {}
+            for index in range(len(SHAPES[group])):
+                if self.grad(step, group, index) is not None and options["sigma"] != 0:
+                    taken = sum(self.grad(earlier, group, index) is not None for earlier in range(step))
+                    noise_of.setdefault(taken, []).append(index)
+            for indices in noise_of.values():
+                sizes = [int(np.prod(SHAPES[group][index])) for index in indices]
+                flat = th.empty(sum(sizes), dtype=th.float64).normal_(generator=generator).numpy()
+                for index, piece in zip(indices, np.split(flat, np.cumsum(sizes)[:-1]), strict=True):
+                    of_group[index] = piece.reshape(SHAPES[group][index])
+            noise += of_group
         return noise
 
     def run_reference(self, normalization: str, mutation: Mutation | None = None) -> list[list[Array]]:

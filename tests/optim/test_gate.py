@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_vgs_ppo.optim import UPGD, AdaptiveUPGD
+from sb3_vgs_ppo.optim.gates import current_gates
 
 from .descriptions import (
     NORMALIZATIONS,
@@ -209,3 +211,48 @@ def test_one_range_over_mixed_dtypes(foreach: bool) -> None:
     expected = [2 * LR * (1 - s) for s in (SIGMOID_ONE, 0.5, 1 - SIGMOID_ONE)]
     assert moved == pytest.approx(expected, abs=4e-3)  # bfloat16 rounds 1.75 exactly, float32 and float64 are far finer
     assert [param.dtype for param in params] == list(dtypes)
+
+
+@every_optimizer
+@every_normalization
+@both_paths
+def test_the_gates_that_are_read_are_those_of_the_last_step(
+    description: Description, normalization: str, foreach: bool
+) -> None:
+    """Two groups with traces of different length; weights move by ``2·lr·d·(1 − s)`` and nothing else."""
+    rng = np.random.default_rng(3)
+    params = [th.nn.Parameter(th.tensor(rng.normal(size=size))) for size in (4, (2, 3))]
+    groups = [{"params": params[:1], "beta_utility": 0.9}, {"params": params[1:]}]
+    options = {"utility_normalization": normalization, "foreach": foreach, "sigma": 0.0, "weight_decay": 0.0}
+    optimizer = description.optimizer(groups, LR, **options)
+    assert current_gates(optimizer) == {}
+    for _ in range(3):
+        before = [param.detach().clone() for param in params]
+        for param in params:
+            param.grad = th.tensor(rng.normal(size=param.shape))
+        optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    gates = current_gates(optimizer)
+    for param, old in zip(params, before, strict=True):
+        state = optimizer.state[param]
+        direction = param.grad
+        if description.optimizer is AdaptiveUPGD:
+            direction = state["exp_avg"] / (1 - 0.9**3) / ((state["exp_avg_sq"] / (1 - 0.999**3)).sqrt() + 1e-5)
+        expected = 1 + (param.detach() - old) / (2 * LR * direction)
+        np.testing.assert_allclose(gates[param].numpy(), expected.numpy(), atol=1e-9)
+    after = optimizer.state_dict()
+    assert after["param_groups"] == saved["param_groups"]
+    for key, state in saved["state"].items():
+        assert all(
+            th.equal(th.as_tensor(value), th.as_tensor(after["state"][key][name])) for name, value in state.items()
+        )
+
+
+def test_gates_are_those_of_tensors_that_were_ever_updated() -> None:
+    params = [th.nn.Parameter(th.ones(2)) for _ in range(3)]
+    optimizer = UPGD(params, sigma=0.0)
+    params[0].grad = th.tensor([1.0, 2.0])
+    optimizer.step()
+    assert list(current_gates(optimizer)) == [params[0]]
+    assert current_gates(optimizer)[params[0]].tolist() == pytest.approx([SIGMOID_ONE, 1 - SIGMOID_ONE])
+    assert len(optimizer.state) == 1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch as th
+
+from sb3_vgs_ppo._flat import flat_view, pack, pack_parameters
 
 from .descriptions import (
     Description,
@@ -57,13 +60,13 @@ def test_the_default_is_the_fast_path_where_it_works(description: Description, m
 
     def steps_through(param: th.Tensor) -> list[str]:
         calls: list[str] = []
-        for name in ("multi_tensor_step", "single_tensor_step"):
+        for name in ("flat_step", "single_tensor_step"):
             monkeypatch.setattr(f"sb3_vgs_ppo.optim.base.{name}", lambda *_, name=name, **__: calls.append(name))
         param.grad = th.ones(3)
         description.optimizer([param]).step()
         return calls
 
-    assert steps_through(th.nn.Parameter(th.ones(3))) == ["multi_tensor_step"]
+    assert steps_through(th.nn.Parameter(th.ones(3))) == ["flat_step"]
     assert steps_through(th.nn.Parameter(th.ones(3).as_subclass(Subclass))) == ["single_tensor_step"]
     optimizer = description.optimizer([th.nn.Parameter(th.ones(3))], foreach=True)
     with pytest.raises(ValueError, match=r"foreach value: True .*Subclass.*foreach=None"):
@@ -137,3 +140,51 @@ def test_a_step_is_one_graph_for_the_compiler(description: Description, foreach:
 @both_paths
 def test_compiled_code_gives_the_same_numbers(description: Description, foreach: bool) -> None:
     compiled_against_eager(description, "inductor", foreach=foreach, sigma=0.0)
+
+
+def packed_parameters() -> list[th.nn.Parameter]:
+    params = [th.nn.Parameter(th.linspace(-1, 1, 6).view(2, 3)), th.nn.Parameter(th.tensor([0.5, -2.0]))]
+    pack_parameters(params)
+    for param, grad in zip(params, pack(params), strict=True):
+        param.grad = grad
+    return params
+
+
+@every_optimizer
+@pytest.mark.parametrize("meddle", ["nothing", "state", "gradient", "data", "frozen", "group", "load"])
+def test_views_of_the_last_step_are_not_trusted_blindly(description: Description, meddle: str) -> None:
+    """Two steps, and between them something that moves a tensor elsewhere; the oracle has no views to go stale."""
+    results = []
+    for foreach in (False, True):
+        params = packed_parameters()
+        optimizer = description.optimizer(params, 0.1, sigma=0.0, foreach=foreach)
+        optimizer.step()
+        if meddle == "state":
+            optimizer.state[params[0]]["avg_utility"] = th.full((2, 3), 0.3)
+        elif meddle == "gradient":
+            params[0].grad = th.full((2, 3), 7.0)
+        elif meddle == "data":
+            params[1].data = th.tensor([3.0, 4.0])
+        elif meddle == "frozen":
+            params[0].grad = None
+        elif meddle == "group":
+            params.append(th.nn.Parameter(th.ones(3)))
+            params[-1].grad = th.tensor([1.0, 2.0, 3.0])
+            optimizer.add_param_group({"params": params[-1:], "lr": 0.5})
+        elif meddle == "load":
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        optimizer.step()
+        results.append([*params, *(optimizer.state[param]["avg_utility"] for param in params)])
+    for slow, fast in zip(*results, strict=True):
+        th.testing.assert_close(fast, slow)
+
+
+@every_optimizer
+def test_packed_tensors_are_stepped_in_place(description: Description) -> None:
+    params = packed_parameters()
+    optimizer = description.optimizer(params, 0.1)
+    for _ in range(3):
+        optimizer.step()
+    assert flat_view(params) is not None
+    for name in description.state:
+        assert flat_view([optimizer.state[param][name] for param in params]) is not None

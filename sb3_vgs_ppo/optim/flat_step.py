@@ -1,0 +1,186 @@
+"""The fast implementation of a step: a few large kernels over all tensors at once.
+
+It must agree with ``single_tensor.py``, which is the one to read first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from operator import is_
+from typing import Any
+
+import torch as th
+from torch import Tensor
+
+from sb3_vgs_ppo._flat import addresses, flat_view, pack, split_like
+from sb3_vgs_ppo.optim.options import UtilityNormalization
+from sb3_vgs_ppo.optim.tensor_batch import TensorBatch, global_range
+
+
+def unsupported_type(params: Iterable[Tensor]) -> type | None:
+    """Find a tensor subclass, whose own operators flat tensors would bypass.
+
+    :return: the first such type, or None
+    """
+    return next((type(param) for param in params if type(param) not in (Tensor, th.nn.Parameter)), None)
+
+
+class FlatBatch:
+    """A batch whose weights, gradients and states are one flat tensor each, in the dtype of the state.
+
+    Where tensors lie back to back these are views, which serve the next step too. Otherwise they are copies; but the
+    states, which belong to the optimizer, are moved so that they do.
+
+    :param batch: tensors with their states
+    :param names: of the state tensors
+    """
+
+    def __init__(self, batch: TensorBatch, names: Sequence[str]) -> None:
+        self.batch = batch
+        self._names = names
+        for name in () if th.compiler.is_compiling() else names:
+            if flat_view(batch.state(name)) is None:
+                for state, packed in zip(batch.states, pack(batch.state(name)), strict=True):
+                    state[name] = packed
+        self._copied: list[tuple[list[Tensor], Tensor]] = []
+        self.grads = self._flat(batch.grads)
+        grads_are_views = not self._copied
+        self._copied.clear()  # nothing is written to gradients
+        self.weights = self._flat(batch.params)
+        self.states = {name: self._flat(batch.state(name)) for name in names}
+        self.is_view = grads_are_views and not self._copied
+        if self.is_view:
+            self._addresses = addresses(batch.params) + addresses(batch.grads)
+            self._state_tensors = self._current_state_tensors()
+
+    def _flat(self, tensors: list[Tensor]) -> Tensor:
+        flat = flat_view(tensors) if tensors[0].dtype == self.batch.dtype else None
+        if flat is None:
+            flat = th.cat([tensor.detach().reshape(-1) for tensor in tensors]).to(self.batch.dtype)
+            self._copied.append((tensors, flat))
+        return flat
+
+    def _current_state_tensors(self) -> list[Tensor]:
+        return [state[name] for state in self.batch.states for name in self._names]
+
+    def still_shows(self, group: Mapping[str, Any], states: Mapping[Tensor, Any]) -> bool:
+        """
+        :param group: a parameter group
+        :param states: state of each parameter
+        :return: whether these views are those of all tensors of the group, with their present gradients and states
+        """
+        params = group["params"]
+        grads = [param.grad for param in params]
+        return (
+            self.is_view
+            and group is self.batch.options
+            and len(params) == len(self.batch.params)
+            and not any(grad is None for grad in grads)
+            and addresses(params) + addresses(grads) == self._addresses
+            and all(states.get(param) is state for param, state in zip(params, self.batch.states, strict=True))
+            and all(map(is_, self._state_tensors, self._current_state_tensors()))
+        )
+
+    def write_back(self) -> None:
+        """Put what was computed on copies where it belongs, rounded to the dtype there."""
+        for tensors, flat in self._copied:
+            th._foreach_copy_(tensors, split_like(flat, tensors))
+
+
+def flat_step(
+    flats: Sequence[FlatBatch],
+    *,
+    adaptive: bool,
+    utility_normalization: UtilityNormalization,
+    generator: th.Generator | None,
+) -> None:
+    """Do what ``single_tensor_step`` does, with the same parameters and the same draws of noise."""
+    utilities, ranges = [], []
+    for flat in flats:
+        utility, utility_range = _update_utility(flat, corrected_range=utility_normalization != "official")
+        utilities.append(utility)
+        ranges.append(utility_range)
+
+    low, high = global_range(ranges)
+
+    for flat, utility in zip(flats, utilities, strict=True):
+        options, weights = flat.batch.options, flat.weights
+        plasticity = _plasticity(utility, low, high, utility_normalization)
+        update = _noisy_direction(flat, adaptive, flat.batch.draw_noise(generator))
+        lr = options["lr"]
+        weights.mul_(1.0 - lr * options["weight_decay"]).addcmul_(update, plasticity, value=-2.0 * lr)
+        flat.write_back()
+
+
+def _update_utility(flat: FlatBatch, *, corrected_range: bool) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Advance the utility.
+
+    :return: a corrected copy, and the minimum and maximum of the corrected or uncorrected one
+    """
+    options, utility = flat.batch.options, flat.states["avg_utility"]
+    beta = options["beta_utility"]
+    descent = -1.0 if options["maximize"] else 1.0
+    utility.mul_(beta).addcmul_(flat.grads, flat.weights, value=descent * (beta - 1.0))
+    corrected = utility / flat.batch.bias_correction(beta)
+    return corrected, th.aminmax(corrected if corrected_range else utility)
+
+
+def _plasticity(utility: Tensor, low: Tensor, high: Tensor, utility_normalization: UtilityNormalization) -> Tensor:
+    """``1 − s`` of every element, as ``sigmoid`` of the negated argument of s; consumes ``utility``.
+
+    A degenerate range is divided by infinity, which sends every quotient to the 0 that the formulas ask for.
+    """
+    low, high = low.to(utility), high.to(utility)
+    if utility_normalization == "minmax":
+        # A range of 0 is divided into nothing but zeros, so any divisor will do, and asks for a gate of sigmoid(0).
+        span = high - low
+        utility.sub_(low).div_(span.clamp_min(_smallest_positive(span.dtype)))
+        # The clamp of the formula only guards against rounding, which the sigmoid does not mind.
+        return th.add(span.sign(), utility, alpha=-2.0).sigmoid_()
+    if utility_normalization == "max":
+        # Division by infinity sends every quotient to the 0 that the formula asks for.
+        high = th.where(high > 0, high, th.inf)
+    return utility.div_(high).neg_().sigmoid_()
+
+
+def _smallest_positive(dtype: th.dtype) -> float:
+    info = th.finfo(dtype)
+    return info.tiny * info.eps  # a subnormal number
+
+
+def _noisy_direction(flat: FlatBatch, adaptive: bool, noise: Tensor | None) -> Tensor:
+    """``d + ξ``; consumes the noise."""
+    options = flat.batch.options
+    direction = -flat.grads if options["maximize"] else flat.grads
+    if adaptive:
+        exp_avg, denominator, scale = _adam_quotient(flat, direction)
+        if noise is not None and options["noise"] == "absolute":
+            return noise.addcdiv_(exp_avg, denominator, value=scale)
+        direction = (exp_avg / denominator).mul_(scale)
+    if noise is None:
+        return direction
+    if options["noise"] == "relative":
+        params = flat.batch.params
+        th._foreach_mul_(split_like(noise, params), _root_mean_squares(split_like(direction, params)))
+    return noise.add_(direction)
+
+
+def _adam_quotient(flat: FlatBatch, grads: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Advance both averages of Adam, and write its direction with the bias corrections c1 and c2 as one scalar.
+
+    ``(m / c1) / (√(v / c2) + eps) = m / (√v + eps·√c2) · √c2 / c1``
+
+    :return: numerator, denominator and scalar
+    """
+    beta1, beta2 = flat.batch.options["betas"]
+    exp_avg, exp_avg_sq = flat.states["exp_avg"], flat.states["exp_avg_sq"]
+    exp_avg.lerp_(grads, 1.0 - beta1)
+    exp_avg_sq.mul_(beta2).addcmul_(grads, grads, value=1.0 - beta2)
+    root2 = flat.batch.bias_correction(beta2) ** 0.5
+    denominator = exp_avg_sq.sqrt().add_(flat.batch.options["eps"] * root2)
+    return exp_avg, denominator, root2 / flat.batch.bias_correction(beta1)
+
+
+def _root_mean_squares(updates: list[Tensor]) -> list[Tensor]:
+    norms = th._foreach_norm(updates)
+    return list(th._foreach_div(norms, [update.numel() ** 0.5 for update in updates]))
