@@ -27,6 +27,7 @@ from sb3_vgs_ppo.errors import StudyError
 from sb3_vgs_ppo.runs.cells import CellTask, run_cell
 from sb3_vgs_ppo.runs.folder import RunFolder, RunState
 
+_MARKER = ".ray-"
 _TCP_SECONDS = 5.0
 _CONNECT_SECONDS = 30.0  # two or three are enough on an idle machine
 
@@ -83,7 +84,7 @@ class RayEngine:
             exceptions.ObjectLostError,  # the machine of a result that was not fetched yet
         )
         self._token = secrets.token_hex(16)
-        self._marker = folder.resolve() / f".ray-{self._token}"
+        self._marker = folder.resolve() / f"{_MARKER}{self._token}"
         self._max_cells = max_cells
         self._running: list[Any] = []
         # Ray's own thread, which says that a cell has ended, must not wait for disks
@@ -92,6 +93,8 @@ class RayEngine:
         self._run = self._ray.remote(num_cpus=1, max_retries=0)(_run_remote)
 
     def __enter__(self) -> RayEngine:
+        for left in self._marker.parent.glob(f"{_MARKER}*"):  # by a study that was killed
+            left.unlink()
         self._marker.write_text(self._token, encoding="utf-8")
         return self
 

@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from sb3_vgs_ppo.checkpoint.manifest import installed_versions
 from sb3_vgs_ppo.errors import StudyError
 from sb3_vgs_ppo.runs import ray_engine
 from sb3_vgs_ppo.runs.cells import CellTask, cell_task, run_cell
-from sb3_vgs_ppo.runs.folder import RunFolder, read_json
+from sb3_vgs_ppo.runs.config import TrainConfig
+from sb3_vgs_ppo.runs.folder import RunFolder, new_run_folder, read_json
 from sb3_vgs_ppo.runs.ray_engine import RayEngine
 from sb3_vgs_ppo.runs.study import StudyProgress, run_study
 from sb3_vgs_ppo.runs.study_display import StudyDisplay
@@ -170,6 +172,7 @@ def test_a_lost_node_costs_what_was_trained_after_the_checkpoint_where_the_folde
     cluster: Cluster, gate: Path, study: Study, plain: StudyStore, tmp_path: Path
 ) -> None:
     store = StudyStore.create_or_open(tmp_path / "study", study)
+    (store.path / ".ray-of-a-killed-study").touch()
     display = LosesANode(cluster, gate, lambda: list(store.path.rglob(f"{ROLLOUT}.zip")))
     progress, _ = run_study(store, RayEngine(cluster.address, store.path), display)
     assert progress.failed == {}
@@ -274,3 +277,18 @@ class TestUnreachable:
             monkeypatch.setenv("RAY_ADDRESS", address)
             with pytest.raises(StudyError, match=r"--address 'auto': .* \(no answer within 2 seconds\)"):
                 RayEngine("auto", tmp_path)
+
+
+def test_a_cell_waits_for_the_worker_that_does_not_know_that_it_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is cut off from the cluster, but not from the shared folder, goes on for a while."""
+    monkeypatch.setattr(ray_engine, "run_cell", lambda task: "interrupted" if folder.is_in_use() else "finished")
+    (tmp_path / "marker").write_text("token")
+    task = CellTask(Cell(ENV, STARTED, 0), TrainConfig(run_dir=str(tmp_path / "run")))
+    remote = ray_engine._RemoteTask(task, tmp_path / "marker", "token", None, None, installed_versions())
+    with ThreadPoolExecutor(1) as pool:
+        with new_run_folder(tmp_path / "run") as folder:
+            ending = pool.submit(ray_engine._run_remote, remote)
+            assert wait([ending], timeout=0.5).not_done
+        assert ending.result(timeout=10) == ("finished", None)
