@@ -13,7 +13,7 @@ from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.errors import CheckpointError, UserInputError
 from sb3_vgs_ppo.optim.flat_step import FlatBatch, flat_step, unsupported_type
 from sb3_vgs_ppo.optim.options import LATER_OPTIONS, OPTIMIZER_WIDE, check_options
-from sb3_vgs_ppo.optim.single_tensor import single_tensor_step
+from sb3_vgs_ppo.optim.single_tensor import gates, single_tensor_step
 from sb3_vgs_ppo.optim.tensor_batch import TensorBatch, state_dtype
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
@@ -92,6 +92,28 @@ class UtilityOptimizer(th.optim.Optimizer):
         else:
             flat_step(flats, **options)
         return loss
+
+    @th.no_grad()
+    def gates(self) -> dict[Tensor, Tensor]:
+        """Read the gate s of every element as the last step used it, without changing anything.
+
+        Tensors that took no part in the last step count here with the utility that they have.
+
+        :return: by parameter its gates, of the same shape; without parameters that were never updated
+        """
+        batches = []
+        for group in self.param_groups:
+            params = [param for param in group["params"] if self.state.get(param)]
+            if params:
+                batches.append(TensorBatch(group, params, states=[self.state[param] for param in params]))
+        if not batches:
+            return {}
+        found = gates(batches, self.param_groups[0]["utility_normalization"])
+        return {
+            param: gate
+            for batch, of_batch in zip(batches, found, strict=True)
+            for param, gate in zip(batch.params, of_batch, strict=True)
+        }
 
     def _flat_batches(self) -> list[FlatBatch] | None:
         """:return: what the fast implementation works on, that of the last step where possible; None for the other"""

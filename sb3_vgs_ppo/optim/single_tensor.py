@@ -5,7 +5,7 @@ It follows the four numbered formulas of ``upgd.py`` to the letter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch as th
@@ -52,6 +52,18 @@ def single_tensor_step(
             weight.sub_(2.0 * options["lr"] * update * (1.0 - gate))
             if weight is not param:
                 param.copy_(weight)  # rounded from float32 to half precision
+
+
+def gates(batches: Sequence[TensorBatch], utility_normalization: UtilityNormalization) -> Iterator[list[Tensor]]:
+    """Read the gates from states as they are.
+
+    :param batches: at least one; gradients are not needed
+    :return: per batch the gate s of every tensor, in its shape
+    """
+    low, high = _utility_range(batches, corrected=utility_normalization != "official")
+    for batch in batches:
+        utilities = [_corrected_utility(state, batch.options) for state in batch.states]
+        yield [_gate(utility, low, high, utility_normalization) for utility in utilities]
 
 
 def _minimized(grad: Tensor, batch: TensorBatch) -> Tensor:

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_vgs_ppo.optim import UPGD, AdaptiveUPGD
-from sb3_vgs_ppo.optim.gates import current_gates
 
 from .descriptions import (
     NORMALIZATIONS,
@@ -225,14 +224,14 @@ def test_the_gates_that_are_read_are_those_of_the_last_step(
     groups = [{"params": params[:1], "beta_utility": 0.9}, {"params": params[1:]}]
     options = {"utility_normalization": normalization, "foreach": foreach, "sigma": 0.0, "weight_decay": 0.0}
     optimizer = description.optimizer(groups, LR, **options)
-    assert current_gates(optimizer) == {}
+    assert optimizer.gates() == {}
     for _ in range(3):
         before = [param.detach().clone() for param in params]
         for param in params:
             param.grad = th.tensor(rng.normal(size=param.shape))
         optimizer.step()
     saved = copy.deepcopy(optimizer.state_dict())
-    gates = current_gates(optimizer)
+    gates = optimizer.gates()
     for param, old in zip(params, before, strict=True):
         state = optimizer.state[param]
         direction = param.grad
@@ -253,6 +252,6 @@ def test_gates_are_those_of_tensors_that_were_ever_updated() -> None:
     optimizer = UPGD(params, sigma=0.0)
     params[0].grad = th.tensor([1.0, 2.0])
     optimizer.step()
-    assert list(current_gates(optimizer)) == [params[0]]
-    assert current_gates(optimizer)[params[0]].tolist() == pytest.approx([SIGMOID_ONE, 1 - SIGMOID_ONE])
+    assert list(optimizer.gates()) == [params[0]]
+    assert optimizer.gates()[params[0]].tolist() == pytest.approx([SIGMOID_ONE, 1 - SIGMOID_ONE])
     assert len(optimizer.state) == 1
