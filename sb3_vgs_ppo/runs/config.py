@@ -49,6 +49,8 @@ class TrainConfig:
     """Evaluate after the rollout that reaches a multiple of this many steps; 0: only at the end."""
     eval_episodes: int = 10
     """Episodes of an evaluation."""
+    plasticity_metrics: bool = True
+    """Log plasticity/...: dormant units, effective rank, size of weights, certainty of the policy."""
     run_dir: str | None = None
     """Folder of the run, new or empty; runs/<environment>/<settings and time> if not given."""
     device: str = "auto"

@@ -19,6 +19,7 @@ from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger,
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_vgs_ppo.callbacks import PlasticityCallback
 from sb3_vgs_ppo.errors import RunFolderError, TrainingDiverged
 from sb3_vgs_ppo.ppo import DistributionalPPO
 from sb3_vgs_ppo.runs.algorithm import build_model, gamma_of, resolve
@@ -190,8 +191,10 @@ class Run:
             f"Training on {config.env_id}: {config.total_timesteps:,} steps in {config.n_envs} environments, "
             f"seed {config.seed}, {config.device}; run folder {self.folder.path}"
         )
-        steps = iterate(model, config.total_timesteps, _StepCounter(self.display), iteration=self.iteration)
-        for iteration in steps:
+        callbacks: list[BaseCallback] = [_StepCounter(self.display)]
+        if config.plasticity_metrics:
+            callbacks.append(PlasticityCallback())
+        for iteration in iterate(model, config.total_timesteps, callbacks, iteration=self.iteration):
             if is_due(config.eval_every, model):
                 self._evaluate()
             self._show_figures()

@@ -297,3 +297,19 @@ def test_the_record_says_what_ran(short_config: Configure) -> None:
     assert record["options"]["device"] == "cpu"
     assert record["versions"]["torch"] == th.__version__
     assert record["parent"] is None
+
+
+def test_plasticity_is_logged_and_changes_nothing(short_config: Configure, tmp_path: Path) -> None:
+    rows, parameters = {}, {}
+    for name, wanted in (("with", True), ("without", False)):
+        config = short_config(run_dir=str(tmp_path / name), plasticity_metrics=wanted, eval_every=0)
+        result = train(config)
+        rows[name] = progress_of(result.folder.path)
+        parameters[name] = parameters_of(result.folder.final_model)
+    assert th.equal(parameters["with"], parameters["without"])
+    logged = [{key for key, value in row.items() if key.startswith("plasticity/") and value} for row in rows["with"]]
+    gates = {"plasticity/gate_saturation", "plasticity/gate_std"}
+    assert {"plasticity/actor_effective_rank", "plasticity/logit_norm"} <= logged[0]
+    assert [keys - logged[0] for keys in logged] == [set(), gates, gates, gates]  # there are none before the first step
+    without = [{key: value for key, value in row.items() if key not in logged[1]} for row in rows["with"]]
+    assert without == rows["without"]
