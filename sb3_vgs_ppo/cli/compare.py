@@ -81,7 +81,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     if signal_number is not None:
         print(
             f"Stopped with {progress.done} of {len(progress.cells)} cells done; everything so far is saved.\n"
-            f"Next: {program('sb3-vgs-ppo')} compare --out {shlex.quote(str(store.path))}"
+            f"Next: {program('sb3-vgs-ppo')} compare --out {shlex.quote(str(store.path))}{_engine_words(options)}"
         )
         return 128 + signal_number
     if options.report:
@@ -130,6 +130,13 @@ def _engine(options: CompareOptions, store: StudyStore) -> Engine:
     from sb3_vgs_ppo.runs.engines import LocalEngine
 
     return LocalEngine(options.workers or os.cpu_count() or 1)
+
+
+def _engine_words(options: CompareOptions) -> str:
+    """:return: the options that choose the engine, as words of a command line"""
+    words = ["--engine", "ray", "--address", options.address] if options.engine == "ray" else []
+    words += ["--workers", str(options.workers)] if options.workers is not None else []
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def _print_failures(progress: StudyProgress) -> int:

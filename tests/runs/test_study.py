@@ -291,7 +291,18 @@ def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """``compare`` as a process of its own, with a cell that would train for hours."""
     options = '{"n_envs": 1, "checkpoint_every": 512, "algo_kwargs": {"n_steps": 512, "n_epochs": 1}}'
     command = [sys.executable, "-m", "sb3_vgs_ppo", "compare", "--out", str(tmp_path / "study"), "--env-ids", ENV]
-    command += ["--variants", "sb3-ppo", "--seeds", "1", "--total-timesteps", "1e8", "--options", options]
+    command += [
+        "--variants",
+        "sb3-ppo",
+        "--seeds",
+        "1",
+        "--total-timesteps",
+        "1e8",
+        "--options",
+        options,
+        "--workers",
+        "1",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     checkpoints = tmp_path / "study" / "cells" / ENV / "sb3-ppo" / "seed-0" / "checkpoints"
     while not list(checkpoints.glob("*.zip")):
@@ -316,7 +327,7 @@ def test_a_signal_stops_a_study_with_everything_saved(
     output = running.communicate(timeout=60)[0]
     assert running.returncode == 128 + number
     assert "Stopped with 0 of 1 cells done; everything so far is saved." in output
-    assert f"compare --out {tmp_path / 'study'}" in output
+    assert f"compare --out {tmp_path / 'study'} --workers 1" in output
     status = RunFolder(tmp_path / "study" / "cells" / ENV / "sb3-ppo" / "seed-0").read_status()
     assert (status.state, status.cause) == ("interrupted", "stopped by SIGINT")
 
