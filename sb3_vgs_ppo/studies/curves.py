@@ -17,6 +17,7 @@ from sb3_vgs_ppo.studies.definition import Cell
 from sb3_vgs_ppo.studies.episodes import Episodes, read_episodes
 from sb3_vgs_ppo.studies.statistics import FloatArray
 from sb3_vgs_ppo.studies.store import Completion, StudyStore
+from sb3_vgs_ppo.studies.wording import METRICS
 
 IntArray = npt.NDArray[np.int64]
 
@@ -26,15 +27,7 @@ RETURN = "return"
 WINDOW = 20
 """Episodes in a mean return; the evidence on continual tasks was measured with as many."""
 
-LOGGED_METRICS = (
-    "vgs/scaling_factor",
-    "vgs/normalized_variance",
-    "vgs/clip_fraction",
-    "vgs/update_ratio",
-    "train/approx_kl",
-    "train/entropy_loss",
-    "train/value_loss",
-)
+LOGGED_METRICS = tuple(name for name in METRICS if name != RETURN)
 """Metrics that are read from ``progress.csv``, where a run has them."""
 
 _STEPS = "time/total_timesteps"

@@ -41,15 +41,18 @@ _SETTINGS = {
     "grid.linewidth": 0.7,
 }
 _DPI = 160
+_GROUPS = {"vgs": "what VGS and clipping did to the updates", "plasticity": "plasticity of the networks"}
+"""Logged metrics with a figure of their own by the first part of their names, with its title."""
 
 
 def draw_study(result: StudyResult, out: Path) -> list[Path]:
     """
-    Draw per environment the returns and what VGS did, and one figure of all probabilities of improvement.
+    Draw per environment the returns, what VGS did and the plasticity, and one figure of all probabilities of
+    improvement.
 
     :param out: folder; figures of the same name in it are replaced
-    :return: the files: ``<environment>_return``, ``<environment>_vgs`` where a variant logged it, and
-        ``probability_of_improvement`` where there is a comparison, each as ``.png`` and ``.svg``
+    :return: the files: ``<environment>_return``, ``<environment>_vgs`` and ``<environment>_plasticity`` where a variant
+        logged it, and ``probability_of_improvement`` where there is a comparison, each as ``.png`` and ``.svg``
     """
     out.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
@@ -61,11 +64,12 @@ def draw_study(result: StudyResult, out: Path) -> list[Path]:
             draw = _draw_panels if many else _draw_returns
             draw(figure, environment, look, result.baseline)
             files += _save(figure, out / f"{stem}_return")
-        metrics = [metric for metric in shown_metrics(environment.bands) if metric.startswith("vgs/")]
-        if metrics:
-            with _figure() as figure:
-                _draw_metrics(figure, environment, look, metrics)
-                files += _save(figure, out / f"{stem}_vgs")
+        for group, title in _GROUPS.items():
+            metrics = [metric for metric in shown_metrics(environment.bands) if metric.startswith(f"{group}/")]
+            if metrics:
+                with _figure() as figure:
+                    _draw_metrics(figure, environment, look, metrics, title)
+                    files += _save(figure, out / f"{stem}_{group}")
     if any(environment.comparisons for environment in result.environments):
         with _figure() as figure:
             _draw_probabilities(figure, result)
@@ -167,7 +171,7 @@ def _draw_panels(figure: Figure, environment: EnvironmentResult, look: dict[str,
 
 
 def _draw_metrics(
-    figure: Figure, environment: EnvironmentResult, look: dict[str, Style], metrics: Sequence[str]
+    figure: Figure, environment: EnvironmentResult, look: dict[str, Style], metrics: Sequence[str], title: str
 ) -> None:
     n_columns = min(len(metrics), 2)
     n_rows = -(-len(metrics) // n_columns)
@@ -192,7 +196,7 @@ def _draw_metrics(
             axes.yaxis.set_major_formatter("{x:g}")
     shown = [name for name in look if name in handles]
     figure.legend([handles[name] for name in shown], shown, loc="outside lower center", ncols=4, frameon=False)
-    figure.suptitle(f"{environment.env_id}: what VGS and clipping did to the updates", fontsize=11)
+    figure.suptitle(f"{environment.env_id}: {title}", fontsize=11)
 
 
 def _draw_probabilities(figure: Figure, result: StudyResult) -> None:

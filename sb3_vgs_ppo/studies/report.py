@@ -137,7 +137,8 @@ def _sections(result: StudyResult, data: Mapping[str, Any]) -> list[dict[str, An
             "primary": primary_measure(environment),
             "verdicts": _by_measure(verdicts, environment),
             "notes": update_notes(environment),
-            "metrics": data["environments"][i]["metrics"],
+            "returns": data["environments"][i]["metrics"][0],
+            "diagnostics": _diagnostics(data["environments"][i]["metrics"]),
             "measures": measures,
             "best": {
                 measure: clear_best((variant.variant, getattr(variant, measure)) for variant in environment.variants)
@@ -148,6 +149,16 @@ def _sections(result: StudyResult, data: Mapping[str, Any]) -> list[dict[str, An
         for i, environment in enumerate(result.environments)
         for measures in [_shown_measures(environment)]
     ]
+
+
+def _diagnostics(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, Mapping[str, Any]]]]:
+    """:return: metrics after the return, with their indices, by heading"""
+    grouped: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
+    for index, metric in enumerate(metrics[1:], start=1):
+        is_plasticity = metric["name"].startswith("plasticity/")
+        heading = "Plasticity of the networks" if is_plasticity else "What VGS and training did meanwhile"
+        grouped.setdefault(heading, []).append((index, metric))
+    return grouped
 
 
 def _by_measure(verdicts: tuple[Verdict, ...], environment: EnvironmentResult) -> dict[str, list[Verdict]]:

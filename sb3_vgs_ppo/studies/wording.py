@@ -26,6 +26,22 @@ METRICS = {
     "train/approx_kl": "KL divergence of old and new policy",
     "train/entropy_loss": "entropy loss",
     "train/value_loss": "value loss",
+    "plasticity/action_saturation": "share of choices that are all but certain, or means out of bounds",
+    "plasticity/logit_norm": "norm of the logits",
+    "plasticity/mean_action_norm": "norm of the mean action",
+    "plasticity/actor_effective_rank": "effective rank of the actor's features",
+    "plasticity/critic_effective_rank": "effective rank of the critic's features",
+    "plasticity/actor_dormant_fraction": "share of dormant units, actor",
+    "plasticity/critic_dormant_fraction": "share of dormant units, critic",
+    "plasticity/actor_tanh_saturation": "share of saturated tanh outputs, actor",
+    "plasticity/critic_tanh_saturation": "share of saturated tanh outputs, critic",
+    "plasticity/action_head_weight_norm": "norm of the weights, action head",
+    "plasticity/value_head_weight_norm": "norm of the weights, value head",
+    "plasticity/actor_weight_norm": "norm of the weights, actor without head",
+    "plasticity/critic_weight_norm": "norm of the weights, critic without head",
+    "plasticity/features_weight_norm": "norm of the weights, shared feature extractor",
+    "plasticity/gate_saturation": "share of UPGD's gates near 0 or 1",
+    "plasticity/gate_std": "spread of UPGD's gates",
 }
 """Curves by logged name, in the order in which they are shown; others follow under their own name."""
 

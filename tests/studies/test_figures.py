@@ -68,6 +68,16 @@ def test_one_seed_and_an_environment_without_a_finished_cell(tmp_path: Path) -> 
     assert set(FIVE[:3]) <= set(texts(tmp_path / "CartPole-v1_return.svg"))
 
 
+def test_plasticity_has_a_figure_of_its_own(tmp_path: Path) -> None:
+    metrics = ("vgs/scaling_factor", "plasticity/actor_effective_rank")
+    draw_study(make_study((CARTPOLE,), FIVE[:2], 1, points=5, metrics=metrics), tmp_path)
+    found = texts(tmp_path / "CartPole-v1_plasticity.svg")
+    assert {"CartPole-v1: plasticity of the networks", "effective rank of the actor's features"} <= {
+        text.replace("&#x27;", "'") for text in found
+    }
+    assert "scaling factor of the gradients" not in found
+
+
 def test_phases_change_between_the_ends() -> None:
     continual = STUDY.environments[0]
     assert phase_changes(continual) == list(range(40_000, 480_000, 40_000))

@@ -58,6 +58,15 @@ def test_verdicts_come_first(page: str) -> None:
     assert places == sorted(places)
 
 
+def test_plasticity_has_a_heading_of_its_own() -> None:
+    page = page_of(n_seeds=1, metrics=("vgs/update_ratio", "plasticity/logit_norm", "plasticity/gate_std"))
+    section = page.partition("What VGS and training did meanwhile")[2].partition("<h3>Numbers")[0]
+    first, _, second = section.partition("Plasticity of the networks")
+    assert re.findall(r'data-metric="(\d)"', first) == ["1"]
+    assert re.findall(r'data-metric="(\d)"', second) == ["2", "3"]
+    assert "Plasticity" not in page_of(n_seeds=1, metrics=("vgs/update_ratio",))
+
+
 def test_tables_hold_the_estimates(page: str) -> None:
     study = make_study((CARTPOLE, CONTINUAL), n_seeds=8, points=24)
     for variant in study.environments[0].variants:
