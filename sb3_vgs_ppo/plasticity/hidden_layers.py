@@ -56,7 +56,7 @@ def record_hidden_layers(module: nn.Module) -> Iterator[list[HiddenLayer]]:
 
 def dormant_fraction(layers: Sequence[HiddenLayer], tau: float = 0.025) -> float:
     """
-    Fraction of units that hardly answer, over all layers (Sokar et al. 2023, definitions 3.1 and 3.2).
+    Fraction of units that hardly answer, of those of all layers together (Sokar et al. 2023, definition 3.1).
 
     A unit is dormant if its score (eq. 1) is at most tau: its mean |output| over the batch (for a channel also over
     positions), divided by the mean of that over the units of its layer. Where no unit of a layer answers at all, all
@@ -66,7 +66,7 @@ def dormant_fraction(layers: Sequence[HiddenLayer], tau: float = 0.025) -> float
     as well, but has the *highest* score: see :func:`tanh_saturation`.
 
     :param layers: at least one
-    :param tau: 0.025 as in the paper's analysis; 0 counts units that never answer
+    :param tau: 0.025 is a threshold of the paper; 0 counts units that never answer
     :return: fraction in [0, 1]
     :raises UserInputError: there is no layer
     """
