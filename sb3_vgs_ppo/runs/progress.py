@@ -6,7 +6,7 @@ import math
 import time
 from datetime import timedelta
 from types import TracebackType
-from typing import ClassVar, TextIO
+from typing import ClassVar, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
@@ -14,6 +14,8 @@ from rich.table import Column
 from rich.text import Text
 
 _REFRESH_SECONDS = 0.1
+
+Shown = TypeVar("Shown", bound="BarOnTerminal")
 
 
 class Display:
@@ -59,9 +61,9 @@ class Display:
         """:param text: a line worth keeping"""
 
 
-class PlainLines(Display):
+class LineWriter:
     """
-    Messages only: fit for a pipe or a log file.
+    Writes messages and nothing else: fit for a pipe or a log file.
 
     :param stream: where to write
     """
@@ -70,33 +72,24 @@ class PlainLines(Display):
         self._stream = stream
 
     def message(self, text: str) -> None:
+        """:param text: a line worth keeping"""
         self._stream.write(text + "\n")
         self._stream.flush()
 
 
-class ProgressBar(Display):
+class BarOnTerminal:
     """
-    A bar with steps per second, time left, mean return and VGS factor; messages scroll by above it.
+    Keeps a bar below the messages, which scroll by above it.
 
     :param stream: a terminal
+    :param columns: of the bar
     """
 
-    shows_bar = True
-
-    def __init__(self, stream: TextIO) -> None:
-        columns = (
-            BarColumn(bar_width=None, table_column=Column(ratio=1)),
-            _Speed(table_column=Column(no_wrap=True)),
-            _Learning(table_column=Column(no_wrap=True)),
-        )
+    def __init__(self, stream: TextIO, *columns: ProgressColumn) -> None:
         # Standard output stays what it is, so that it can be redirected to a file
         self._progress = Progress(*columns, console=Console(file=stream), redirect_stdout=False, expand=True)
-        self._task = self._progress.add_task(
-            "", total=None, visible=False, mean_return=math.nan, vgs_factor=None, start_step=0
-        )
-        self._next_refresh = 0.0
 
-    def __enter__(self) -> ProgressBar:
+    def __enter__(self: Shown) -> Shown:
         self._progress.start()
         return self
 
@@ -104,6 +97,36 @@ class ProgressBar(Display):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+    def message(self, text: str) -> None:
+        """:param text: a line worth keeping"""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class PlainLines(LineWriter, Display):
+    """Messages only."""
+
+
+class ProgressBar(BarOnTerminal, Display):
+    """
+    A bar with steps per second, time left, mean return and VGS factor.
+
+    :param stream: a terminal
+    """
+
+    shows_bar = True
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(
+            stream,
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            _Speed(table_column=Column(no_wrap=True)),
+            _Learning(table_column=Column(no_wrap=True)),
+        )
+        self._task = self._progress.add_task(
+            "", total=None, visible=False, mean_return=math.nan, vgs_factor=None, start_step=0
+        )
+        self._next_refresh = 0.0
 
     def start(self, total_timesteps: int, num_timesteps: int = 0) -> None:
         self._progress.reset(self._task, total=total_timesteps, completed=num_timesteps, visible=True)
@@ -119,9 +142,6 @@ class ProgressBar(Display):
         self._progress.update(
             self._task, completed=num_timesteps, mean_return=mean_return, vgs_factor=vgs_factor, refresh=True
         )
-
-    def message(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class _Speed(ProgressColumn):

@@ -6,10 +6,10 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, TextColumn
 from rich.table import Column
 
+from sb3_vgs_ppo.runs.progress import BarOnTerminal, LineWriter
 from sb3_vgs_ppo.studies.definition import Cell
 from sb3_vgs_ppo.studies.store import StudyStore
 
@@ -48,41 +48,21 @@ class StudyDisplay:
         """:param text: a line worth keeping"""
 
 
-class PlainStudyLines(StudyDisplay):
+class PlainStudyLines(LineWriter, StudyDisplay):
+    """Lines only."""
+
+
+class StudyBar(BarOnTerminal, StudyDisplay):
     """
-    Lines only: fit for a pipe or a log file.
-
-    :param stream: where to write
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def message(self, text: str) -> None:
-        self._stream.write(text + "\n")
-        self._stream.flush()
-
-
-class StudyBar(StudyDisplay):
-    """
-    A bar over all environment steps, with the number of cells; lines scroll by above it.
+    A bar over all environment steps, with the number of cells.
 
     :param stream: a terminal
     """
 
     def __init__(self, stream: TextIO) -> None:
         columns = (BarColumn(bar_width=None, table_column=Column(ratio=1)), TextColumn("{task.description}"))
-        self._progress = Progress(*columns, console=Console(file=stream), redirect_stdout=False, expand=True)
+        super().__init__(stream, *columns)
         self._task = self._progress.add_task("", total=None)
-
-    def __enter__(self) -> StudyBar:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def update(self, progress: StudyProgress) -> None:
         counts = f"{progress.done}/{len(progress.cells)} cells done, {len(progress.running)} running"
@@ -96,9 +76,6 @@ class StudyBar(StudyDisplay):
             completed=progress.steps_done,
             description=counts + _time_left(progress),
         )
-
-    def message(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def make_study_display(progress: bool, out: TextIO, terminal: TextIO) -> StudyDisplay:
