@@ -250,10 +250,10 @@ def test_a_missing_checkpoint_of_the_parent_is_named(store: StudyStore) -> None:
     ("change", "complaint"),
     [
         ({"env_ids": ("CartPol-v1",)}, "'CartPol-v1' is not registered with gymnasium"),
-        ({"options": {"n_envz": 2}}, "CartPole-v1, variant vgs-1.0: unknown key 'n_envz'"),
-        ({"options": {"algo_kwargs": {"gama": 0.9}}}, "algo_kwargs has no 'gama'"),
+        ({"options": {**STUDY.options, "n_envz": 2}}, "CartPole-v1, variant vgs-1.0: unknown key 'n_envz'"),
+        ({"options": {**STUDY.options, "algo_kwargs": {"gama": 0.9}}}, "algo_kwargs has no 'gama'"),
         ({"variants": (Variant("a", {"vgs_version": "9"}),), "baseline": "a"}, "--vgs-version '9' is not known"),
-        ({"options": {"n_envs": 0}}, "--n-envs 0 is too small"),
+        ({"options": {**STUDY.options, "n_envs": 0}}, "--n-envs 0 is too small"),
         ({"env_ids": ("ContinualCartPole-v0",), "variants": STUDY.variants[:1], "options": {"n_envs": 7}}, "phase"),
     ],
 )
