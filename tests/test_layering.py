@@ -24,6 +24,7 @@ LAYERS = {
     "checkpoint": 1,
     "envs": 1,
     "callbacks": 2,
+    "change": 2,
     "ppo": 2,
     "studies": 2,
     "migration": 3,

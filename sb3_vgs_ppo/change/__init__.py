@@ -1,0 +1,36 @@
+"""The critic notices a change of task by itself, and the agent responds as gently as the evidence asks for."""
+
+from __future__ import annotations
+
+from sb3_vgs_ppo.change.callback import Alarm, ChangeCallback
+from sb3_vgs_ppo.change.chart import SelfStartingChart, Verdict
+from sb3_vgs_ppo.change.options import RESPONSES, make_change_callback
+from sb3_vgs_ppo.change.responses import (
+    RaiseEntropy,
+    RaiseNoise,
+    ResetOptimizer,
+    Response,
+    RestartHead,
+    ShrinkHead,
+    reset_optimizer,
+)
+from sb3_vgs_ppo.change.surprise import Surprise, probability_integral_transform, rollout_surprise
+
+__all__ = [
+    "RESPONSES",
+    "Alarm",
+    "ChangeCallback",
+    "RaiseEntropy",
+    "RaiseNoise",
+    "ResetOptimizer",
+    "Response",
+    "RestartHead",
+    "SelfStartingChart",
+    "ShrinkHead",
+    "Surprise",
+    "Verdict",
+    "make_change_callback",
+    "probability_integral_transform",
+    "reset_optimizer",
+    "rollout_surprise",
+]

@@ -1,0 +1,146 @@
+"""A callback that lets the critic of any SB3 on-policy algorithm notice a change of task, and responds to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from sb3_vgs_ppo._types import StateDict
+from sb3_vgs_ppo.change.chart import SelfStartingChart
+from sb3_vgs_ppo.change.responses import Response
+from sb3_vgs_ppo.change.surprise import Surprise, rollout_surprise
+from sb3_vgs_ppo.errors import UserInputError
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """
+    A change that was noticed.
+
+    :param step: environment steps at the end of the rollout that showed it
+    :param shortfall: see :class:`~sb3_vgs_ppo.change.surprise.Surprise`
+    :param pit: likewise
+    :param p_value: see :class:`~sb3_vgs_ppo.change.chart.Verdict`
+    :param responses: names of what was done
+    """
+
+    step: int
+    shortfall: float
+    pit: float
+    p_value: float
+    responses: list[str]
+
+
+class ChangeCallback(BaseCallback):
+    """
+    Tests after every rollout whether its returns have dropped below their prediction, and responds if so.
+
+    The update that follows the rollout comes first, and then the response: the agent's last samples of its old policy
+    still teach the critic what the returns have become, and no sample is weighted by the ratio of two policies of which
+    one was restarted in between.
+
+    Works with every algorithm that fills a ``RolloutBuffer`` (PPO, A2C). A scalar critic is the weaker case: it knows
+    how many returns lie below its value, but not how many that would be if nothing had changed.
+
+    :param responses: what to do; with none, changes are only reported
+    :param chart: the test; one with its defaults if not given
+    :param file: JSON lines to which every alarm is appended; none if not given
+    :param verbose: 1: tell alarms to the logger
+    """
+
+    def __init__(
+        self,
+        responses: Sequence[Response] = (),
+        chart: SelfStartingChart | None = None,
+        file: Path | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(verbose)
+        self.responses = list(responses)
+        self.chart = chart or SelfStartingChart()
+        self.file = file
+        self.alarms: list[Alarm] = []
+        self._is_pending = False
+        self._seed: int | None = None
+
+    def _init_callback(self) -> None:
+        if not isinstance(self.model, OnPolicyAlgorithm):
+            raise UserInputError(
+                f"ChangeCallback needs the returns of whole rollouts, {type(self.model).__name__} has none; "
+                "remedy: PPO, A2C or another on-policy algorithm"
+            )
+        for response in self.responses:
+            response.check(self.model)
+        if self._seed is None:
+            seed = self.model.seed
+            self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+
+    def _on_rollout_start(self) -> None:
+        assert isinstance(self.model, OnPolicyAlgorithm)
+        for response in self.responses:
+            response.after_update(self.model)
+        if self._is_pending:
+            self._is_pending = False
+            self._respond(self.model)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        model = self.model
+        assert isinstance(model, OnPolicyAlgorithm)
+        surprise = rollout_surprise(model.rollout_buffer, model.policy)
+        verdict = self.chart.observe(surprise)
+        if verdict.alarm:
+            names = [response.name for response in self.responses]
+            self._report(Alarm(model.num_timesteps, *surprise, verdict.p_value, names))
+        self.logger.record("change/shortfall", surprise.shortfall)
+        self.logger.record("change/pit", surprise.pit)
+        self.logger.record("change/p_value", verdict.p_value)
+        self.logger.record("change/alarms", len(self.alarms))
+        for response in self.responses:
+            response.before_update(model)
+
+    def _report(self, alarm: Alarm) -> None:
+        self.alarms.append(alarm)
+        self._is_pending = True
+        if self.file is not None:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(alarm)) + "\n")
+        if self.verbose >= 1:
+            self.logger.info(f"Step {alarm.step}: returns fall short of their prediction by {alarm.shortfall:.3g}")
+
+    def _respond(self, model: OnPolicyAlgorithm) -> None:
+        alarm = self.alarms[-1]
+        words = np.random.SeedSequence([self._seed or 0, alarm.step]).generate_state(1)
+        generator = th.Generator().manual_seed(int(words[0]))  # of its own: exploration draws as it would without us
+        for response in self.responses:
+            response.respond(model, Surprise(alarm.shortfall, alarm.pit), generator)
+
+    def state_dict(self) -> StateDict:
+        """:return: everything that a callback made in the same way needs to go on, between an update and a rollout"""
+        return {
+            "chart": self.chart.state_dict(),
+            "alarms": [asdict(alarm) for alarm in self.alarms],
+            "is_pending": self._is_pending,
+            "seed": self._seed,
+            "responses": {response.name: response.state_dict() for response in self.responses},
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """
+        :param state: what :meth:`state_dict` returned, of a callback with the same responses
+        """
+        self.chart.load_state_dict(state["chart"])
+        self.alarms = [Alarm(**alarm) for alarm in state["alarms"]]
+        self._is_pending = state["is_pending"]
+        self._seed = state["seed"]
+        for response in self.responses:
+            response.load_state_dict(state["responses"][response.name])

@@ -1,0 +1,269 @@
+"""What an agent does about a change that its critic has noticed: each response is small, and they can be combined.
+
+What is lost in continual tasks is mostly the actor's way out of an over-confident policy (docs/change.md), so the head
+of the actor is what most of them touch.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
+
+import torch as th
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from torch import nn
+
+from sb3_vgs_ppo._types import StateDict
+from sb3_vgs_ppo.change.surprise import Surprise
+from sb3_vgs_ppo.errors import UserInputError
+
+Reset: TypeAlias = Literal["head", "all", "none"]
+
+ACTION_GAIN = 0.01
+"""Gain of SB3's orthogonal initialisation of the action head: the first policy is nearly uniform."""
+
+
+class Response(ABC):
+    """What happens between the update that follows an alarm and the next rollout, and during later updates."""
+
+    name: ClassVar[str]
+
+    def check(self, model: OnPolicyAlgorithm) -> None:  # noqa: B027 - most responses fit every model
+        """:raises UserInputError: this response can do nothing about this model"""
+
+    @abstractmethod
+    def respond(self, model: OnPolicyAlgorithm, surprise: Surprise, generator: th.Generator) -> None:
+        """
+        :param surprise: of the rollout that raised the alarm
+        :param generator: source of all random numbers, on the CPU
+        """
+
+    def before_update(self, model: OnPolicyAlgorithm) -> None:  # noqa: B027 - most responses are done at once
+        """Called before every update."""
+
+    def after_update(self, model: OnPolicyAlgorithm) -> None:  # noqa: B027
+        """Called after every update, before :meth:`respond`."""
+
+    def state_dict(self) -> StateDict:
+        """:return: what lasts longer than the response itself"""
+        return {}
+
+    def load_state_dict(self, state: StateDict) -> None:  # noqa: B027
+        """:param state: what :meth:`state_dict` returned"""
+
+
+class ShrinkHead(Response):
+    """
+    Shrink and perturb the actor's last layer: ``keep · p + (1 − keep) · fresh`` (Ash & Adams 2020, "On Warm-Starting
+    Neural Network Training"). Fresh values are those that SB3 would begin with; a Gaussian's ``log_std`` belongs to
+    the layer.
+
+    :param keep: share of the old weights in [0, 1); None for twice the mean probability integral transform of the
+        rollout, the share of the prediction that still holds: the stronger the evidence, the less is kept
+    :param reset: optimizer state (moments, utilities, step counts) that is dropped too: that of the head, of all
+        parameters, or none
+    :raises UserInputError: a value out of range
+    """
+
+    name = "shrink-head"
+
+    def __init__(self, keep: float | None = None, reset: Reset = "head") -> None:
+        if keep is not None and not (isinstance(keep, Real) and 0.0 <= keep < 1.0):
+            raise UserInputError(f"keep={keep!r} is no share in [0, 1); remedy: 0 restarts the head, 0.5 halves it")
+        if reset not in get_args(Reset):
+            raise UserInputError(f"reset={reset!r}; remedy: one of {', '.join(get_args(Reset))}")
+        self.keep = keep
+        self.reset = reset
+
+    def check(self, model: OnPolicyAlgorithm) -> None:
+        head = getattr(model.policy, "action_net", None)
+        if not isinstance(head, nn.Linear):
+            raise UserInputError(
+                f"{self.name} needs a policy whose action_net is nn.Linear, as SB3 builds it, "
+                f"not {type(head).__name__}; remedy: another response, such as reset-optimizer"
+            )
+
+    @th.no_grad()
+    def respond(self, model: OnPolicyAlgorithm, surprise: Surprise, generator: th.Generator) -> None:
+        keep = 2.0 * surprise.pit if self.keep is None else self.keep
+        fresh = fresh_head(model.policy, generator)
+        for parameter, value in fresh.items():
+            parameter.copy_(keep * parameter + (1.0 - keep) * value.to(parameter.device) if keep else value)
+        if self.reset != "none":
+            reset_optimizer(model.policy.optimizer, list(fresh) if self.reset == "head" else None)
+
+
+class RestartHead(ShrinkHead):
+    """
+    Give the actor's last layer the weights it would begin with: a nearly uniform policy on the features as they are.
+
+    :param reset: see :class:`ShrinkHead`
+    """
+
+    name = "restart-head"
+
+    def __init__(self, reset: Reset = "head") -> None:
+        super().__init__(keep=0.0, reset=reset)
+
+
+class ResetOptimizer(Response):
+    """Drop the optimizer's state of all parameters: moments, utilities and step counts."""
+
+    name = "reset-optimizer"
+
+    def respond(self, model: OnPolicyAlgorithm, surprise: Surprise, generator: th.Generator) -> None:
+        reset_optimizer(model.policy.optimizer)
+
+
+class Raise(Response):
+    """
+    Base of what raises a setting during some updates. It falls back linearly; a further alarm starts it anew.
+
+    :param rollouts: number of updates
+    :raises UserInputError: no positive whole number
+    """
+
+    rollouts: int
+    _left: int
+    _usual: list[float]
+
+    def __init__(self, rollouts: int) -> None:
+        if not isinstance(rollouts, Integral) or rollouts < 1:
+            raise UserInputError(f"rollouts={rollouts!r} is no positive whole number; remedy: 5 is usual")
+        self.rollouts = rollouts
+        self._left = 0
+        self._usual = []
+
+    @abstractmethod
+    def read(self, model: OnPolicyAlgorithm) -> list[float]:
+        """:return: the setting, per parameter group if it is the optimizer's"""
+
+    @abstractmethod
+    def write(self, model: OnPolicyAlgorithm, values: list[float]) -> None:
+        """:param values: what the setting becomes"""
+
+    @abstractmethod
+    def raised(self, usual: float, share: float) -> float:
+        """
+        :param usual: value without an alarm
+        :param share: of the rise, from 1 down to 1 / rollouts
+        """
+
+    def respond(self, model: OnPolicyAlgorithm, surprise: Surprise, generator: th.Generator) -> None:
+        self._usual = self.read(model)
+        self._left = self.rollouts
+
+    def before_update(self, model: OnPolicyAlgorithm) -> None:
+        if self._left:
+            share = self._left / self.rollouts
+            self.write(model, [self.raised(usual, share) for usual in self._usual])
+
+    def after_update(self, model: OnPolicyAlgorithm) -> None:
+        if self._left:
+            self._left -= 1
+            self.write(model, self._usual)
+
+    def state_dict(self) -> StateDict:
+        return {"left": self._left, "usual": self._usual}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self._left, self._usual = state["left"], state["usual"]
+
+
+class RaiseEntropy(Raise):
+    """
+    Raise the entropy bonus for some updates.
+
+    :param bonus: added to ``ent_coef`` at first. The default is the constant bonus that helped most in the evidence
+    :param rollouts: see :class:`Raise`
+    :raises UserInputError: a bonus that is not positive and finite
+    """
+
+    name = "raise-entropy"
+    bonus: float
+
+    def __init__(self, bonus: float = 0.05, rollouts: int = 5) -> None:
+        super().__init__(rollouts)
+        if not (isinstance(bonus, Real) and 0.0 < bonus < math.inf):
+            raise UserInputError(f"bonus={bonus!r} is no positive number; remedy: 0.05 is usual")
+        self.bonus = bonus
+
+    def read(self, model: OnPolicyAlgorithm) -> list[float]:
+        return [model.ent_coef]
+
+    def write(self, model: OnPolicyAlgorithm, values: list[float]) -> None:
+        (model.ent_coef,) = values
+
+    def raised(self, usual: float, share: float) -> float:
+        return usual + self.bonus * share
+
+
+class RaiseNoise(Raise):
+    """
+    Raise the noise of UPGD and AdaptiveUPGD for some updates. Their gate lets it reach the least useful weights most.
+
+    :param factor: by which ``sigma`` is multiplied at first
+    :param rollouts: see :class:`Raise`
+    :raises UserInputError: a factor that is not above 1 and finite
+    """
+
+    name = "raise-noise"
+    factor: float
+
+    def __init__(self, factor: float = 10.0, rollouts: int = 5) -> None:
+        super().__init__(rollouts)
+        if not (isinstance(factor, Real) and 1.0 < factor < math.inf):
+            raise UserInputError(f"factor={factor!r} raises nothing; remedy: a number above 1, such as 10")
+        self.factor = factor
+
+    def check(self, model: OnPolicyAlgorithm) -> None:
+        optimizer = model.policy.optimizer
+        if not all(group.get("sigma", 0.0) > 0.0 for group in optimizer.param_groups):
+            raise UserInputError(
+                f"{self.name} needs noise in every parameter group, {type(optimizer).__name__} adds none; "
+                "remedy: UPGD or AdaptiveUPGD with sigma > 0"
+            )
+
+    def read(self, model: OnPolicyAlgorithm) -> list[float]:
+        return [group["sigma"] for group in model.policy.optimizer.param_groups]
+
+    def write(self, model: OnPolicyAlgorithm, values: list[float]) -> None:
+        for group, value in zip(model.policy.optimizer.param_groups, values, strict=True):
+            group["sigma"] = value
+
+    def raised(self, usual: float, share: float) -> float:
+        return usual * (1.0 + (self.factor - 1.0) * share)
+
+
+def fresh_head(policy: Any, generator: th.Generator) -> dict[nn.Parameter, th.Tensor]:
+    """
+    :param policy: SB3's ActorCriticPolicy
+    :param generator: on the CPU, so that every device begins alike
+    :return: the parameters of the actor's last layer, each with values as SB3 initialises them, on the CPU
+    """
+    weight, bias = policy.action_net.weight, policy.action_net.bias
+    fresh_weight, fresh_bias = th.empty(weight.shape), th.zeros(bias.shape)
+    if policy.ortho_init:
+        nn.init.orthogonal_(fresh_weight, gain=ACTION_GAIN, generator=generator)
+    else:  # torch's own for nn.Linear
+        bound = 1.0 / math.sqrt(weight.shape[1])
+        nn.init.uniform_(fresh_weight, -bound, bound, generator=generator)
+        nn.init.uniform_(fresh_bias, -bound, bound, generator=generator)
+    fresh = {weight: fresh_weight, bias: fresh_bias}
+    if hasattr(policy, "log_std"):
+        fresh[policy.log_std] = th.full(policy.log_std.shape, float(policy.log_std_init))
+    return fresh
+
+
+def reset_optimizer(optimizer: th.optim.Optimizer, parameters: list[nn.Parameter] | None = None) -> None:
+    """
+    Let the optimizer meet parameters as for the first time: its next step makes new state, with new bias corrections.
+
+    :param parameters: all of the optimizer's by default
+    """
+    if parameters is None:
+        optimizer.state.clear()
+    for parameter in parameters or ():
+        optimizer.state.pop(parameter, None)
