@@ -99,7 +99,7 @@ class ValueHead(nn.Module, ABC):
         """
         :meth:`loss` and its gradient, derived by hand.
 
-        :param predictions: shape (batch, out_features)
+        :param predictions: shape (batch, out_features), without a graph
         :param targets: λ-returns, shape (batch,)
         :param coefficient: by which the gradient is multiplied
         :return: loss, shape (), and the gradient with respect to ``predictions``, shape (batch, out_features)
@@ -150,7 +150,6 @@ class ScalarHead(ValueHead):
         # SB3's order of arguments: parity with its PPO is bit for bit.
         return F.mse_loss(targets, predictions.flatten())
 
-    @th.no_grad()
     def loss_with_gradient(
         self, predictions: th.Tensor, targets: th.Tensor, coefficient: float
     ) -> tuple[th.Tensor, th.Tensor]:
@@ -267,7 +266,6 @@ class CategoricalHead(ValueHead):
     def loss(self, predictions: th.Tensor, targets: th.Tensor) -> th.Tensor:
         return F.cross_entropy(predictions, self.support.encode(targets))
 
-    @th.no_grad()
     def loss_with_gradient(
         self, predictions: th.Tensor, targets: th.Tensor, coefficient: float
     ) -> tuple[th.Tensor, th.Tensor]:

@@ -50,7 +50,6 @@ def quantile_huber_loss(quantiles: th.Tensor, targets: th.Tensor, taus: th.Tenso
     return (weights * errors).mean()
 
 
-@th.no_grad()
 def quantile_huber_loss_with_gradient(
     quantiles: th.Tensor, targets: th.Tensor, taus: th.Tensor, kappa: float = 1.0
 ) -> tuple[th.Tensor, th.Tensor]:

@@ -32,7 +32,7 @@ from sb3_vgs_ppo._types import VgsPlacement
 from sb3_vgs_ppo.checkpoint import save_model_archive
 from sb3_vgs_ppo.distributional import ScalarHead
 from sb3_vgs_ppo.errors import TrainingDiverged, UserInputError
-from sb3_vgs_ppo.ppo.gradients import clip_by_norm_, total_norm
+from sb3_vgs_ppo.ppo.gradients import Gradients
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
 from sb3_vgs_ppo.ppo.minibatches import Minibatch, minibatches
 from sb3_vgs_ppo.ppo.mlp_loss import MlpLoss
@@ -209,13 +209,15 @@ class DistributionalPPO(PPO):
         """
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        pack_parameters(list(self.policy.parameters()))
+        parameters = list(self.policy.parameters())
+        pack_parameters(parameters)
         log = MinibatchLog()
         parameters_before = self._flat_parameters()
         evaluate = self._choose_evaluation()
+        gradients = Gradients(parameters, as_sb3=self.vgs is None)  # with VGS there is nothing in SB3 to be equal to
         for epoch in range(self.n_epochs):
             log.start_epoch()
-            completed = self._train_epoch(evaluate, log)
+            completed = self._train_epoch(evaluate, gradients, log)
             self._n_updates += 1
             if not completed:
                 if self.verbose >= 1:
@@ -229,7 +231,7 @@ class DistributionalPPO(PPO):
             return self._evaluate
         return MlpLoss.of(self) or self._evaluate
 
-    def _train_epoch(self, evaluate: Evaluation, log: MinibatchLog) -> bool:
+    def _train_epoch(self, evaluate: Evaluation, gradients: Gradients, log: MinibatchLog) -> bool:
         """One pass over the rollout. :return: False if it was ended by ``target_kl``"""
         for minibatch in minibatches(self.rollout_buffer, self.batch_size):
             loss, backward = evaluate(minibatch, log)
@@ -237,7 +239,9 @@ class DistributionalPPO(PPO):
             if self.target_kl is not None and bool(log.last_kl() > 1.5 * self.target_kl):
                 log.add(loss=loss)
                 return False
-            self._apply_gradients(loss, backward, log)
+            gradients.clear()
+            backward()
+            self._apply_gradients(loss, gradients, log)
         return True
 
     def _evaluate(self, minibatch: Minibatch, log: MinibatchLog) -> tuple[th.Tensor, Callable[[], None]]:
@@ -289,23 +293,20 @@ class DistributionalPPO(PPO):
         log.add(value_loss=value_loss)
         return value_loss
 
-    def _apply_gradients(self, loss: th.Tensor, backward: Callable[[], None], log: MinibatchLog) -> None:
+    def _apply_gradients(self, loss: th.Tensor, gradients: Gradients, log: MinibatchLog) -> None:
         """
-        Backward pass, scaling, clipping and the optimizer's step; skipped if anything is not finite.
+        Scaling, clipping and the optimizer's step; skipped if anything is not finite.
 
         :param loss: 0-d loss
-        :param backward: computes its gradient
+        :param gradients: its gradients
         :raises TrainingDiverged: see :meth:`train`
         """
-        self.policy.optimizer.zero_grad()
-        backward()
         if self.vgs is not None:
             self.vgs.observe()
             if self.vgs_placement == "before_clip":
                 self.vgs.scale()
-        gradients = [parameter.grad for parameter in self.policy.parameters() if parameter.grad is not None]
         # ``clip_grad_norm_`` in its two halves: clipping by a norm that is not finite would spoil every gradient
-        grad_norm = total_norm(gradients)
+        grad_norm = gradients.norm()
         # The one host read of a minibatch, besides that of ``target_kl``
         finite = math.isfinite(loss.detach() + grad_norm)
         log.add(loss=loss)
@@ -313,7 +314,7 @@ class DistributionalPPO(PPO):
             self._skip_update(log)
             return
         log.add(grad_norm=grad_norm)
-        clip_by_norm_(gradients, grad_norm, self.max_grad_norm)
+        gradients.clip_(grad_norm, self.max_grad_norm)
         if self.vgs is not None and self.vgs_placement == "after_clip":
             self.vgs.scale()
         self._nonfinite_in_a_row = 0

@@ -32,8 +32,8 @@ class Likelihood(Protocol):
         :return: log-probabilities, (batch,)
         """
 
-    def entropy(self) -> th.Tensor:
-        """:return: entropy of the distributions that :meth:`log_prob` was last asked about, (batch,)"""
+    def mean_entropy(self) -> th.Tensor:
+        """:return: mean entropy of the distributions that :meth:`log_prob` was last asked about, 0-d"""
 
     def backward(self, log_prob_gradient: th.Tensor, entropy_gradient: float) -> th.Tensor:
         """
@@ -60,10 +60,10 @@ class CategoricalLikelihood:
         self._actions = actions.long().view(-1, 1)
         return self._logits.gather(-1, self._actions).squeeze(-1)
 
-    def entropy(self) -> th.Tensor:
+    def mean_entropy(self) -> th.Tensor:
         self._clamped = self._logits.clamp(min=th.finfo(self._logits.dtype).min)
         self._probabilities = self._logits.softmax(dim=-1)
-        return -(self._clamped * self._probabilities).sum(-1)
+        return -(self._clamped * self._probabilities).sum() / len(self._logits)
 
     def backward(self, log_prob_gradient: th.Tensor, entropy_gradient: float) -> th.Tensor:
         column = log_prob_gradient.unsqueeze(-1)
@@ -101,10 +101,11 @@ class GaussianLikelihood:
         self._twice_variance = 2 * self._std**2
         self._deviations = actions - outputs
         self._exponents = self._deviations.square().neg_().div_(self._twice_variance)
-        return (self._exponents - self._std.log()).sub_(_LOG_SQRT_2PI).sum(dim=1)
+        self._log_std = self._std.log()  # rounded otherwise than ``log_std``
+        return (self._exponents - self._log_std).sub_(_LOG_SQRT_2PI).sum(dim=1)
 
-    def entropy(self) -> th.Tensor:
-        return (_GAUSSIAN_ENTROPY + self._std.log()).expand_as(self._deviations).sum(dim=1)
+    def mean_entropy(self) -> th.Tensor:
+        return self._log_std.sum() + len(self._std) * _GAUSSIAN_ENTROPY  # the same in every state
 
     def backward(self, log_prob_gradient: th.Tensor, entropy_gradient: float) -> th.Tensor:
         column = log_prob_gradient.unsqueeze(-1)

@@ -81,7 +81,7 @@ class MlpLoss:
         policy_loss, of_log_prob = clipped_surrogate_with_gradient(log_ratio, advantages, self._clip_range)
         head = model.policy.value_net
         value_loss, of_predictions = head.loss_with_gradient(predictions, minibatch.returns, model.vf_coef)
-        entropy_loss = -networks.likelihood.entropy().mean()
+        entropy_loss = -networks.likelihood.mean_entropy()
         loss = policy_loss + model.ent_coef * entropy_loss + model.vf_coef * value_loss
         log.add(policy_gradient_loss=policy_loss, value_loss=value_loss, entropy_loss=entropy_loss)
         log.add_log_ratio(log_ratio)

@@ -33,12 +33,11 @@ def clipped_surrogate(log_ratio: th.Tensor, advantages: th.Tensor, clip_range: f
     return -th.min(advantages * ratio, advantages * th.clamp(ratio, 1 - clip_range, 1 + clip_range)).mean()
 
 
-@th.no_grad()
 def clipped_surrogate_with_gradient(
     log_ratio: th.Tensor, advantages: th.Tensor, clip_range: float
 ) -> tuple[th.Tensor, th.Tensor]:
     """
-    :func:`clipped_surrogate` and its gradient, equal bit for bit to autograd's.
+    :func:`clipped_surrogate` and its gradient, equal bit for bit to autograd's, which is not involved.
 
     Where the clipped objective is the smaller one, the ratio is beyond the clip range and the gradient is 0; where both
     are equal, autograd gives each a half of the same gradient.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch as th
 
 from sb3_vgs_ppo._types import StateDict
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, at_least, silent, stack
 from sb3_vgs_ppo.scaling.measure import Measure
 from sb3_vgs_ppo.scaling.moments import BATCH, Observation, global_figures
 
@@ -28,41 +29,42 @@ class ElementsSpatial(Measure):
 
     def __init__(self, numel: th.Tensor, beta: float, eps: float) -> None:
         super().__init__(numel, beta, eps)
-        self._averages = numel.new_zeros(len(GLOBAL_FIGURES))
-        self._started = numel.new_zeros(1, len(GLOBAL_FIGURES))  # 1 from a figure's first value on
-        self._waiting: list[th.Tensor] = []
+        self._averages: Array = as_array(numel.new_zeros(len(GLOBAL_FIGURES)))
+        self._started: Array = as_array(numel.new_zeros(len(GLOBAL_FIGURES)))  # 1 from a figure's first value on
+        self._waiting: list[Array] = []
 
     def update(self, observation: Observation) -> None:
         self._waiting.append(observation.sums)
         if len(self._waiting) == BATCH:
             self._enter()
 
+    @silent
     def _enter(self) -> None:
         """Let the waiting observations enter the EMAs, in their order."""
         if not self._waiting:
             return
-        figures, observed = global_figures(th.stack(self._waiting), self.numel)
+        figures, observed = global_figures(as_array(stack(self._waiting)), as_array(self.numel))
         self._waiting.clear()
-        started = th.cat((self._started, observed)).cummax(0).values
-        # 1 − β; but 1 for the first value ever, at which EMA1 starts; and 0 where no tensor was finite
-        step_sizes = (1.0 - self.beta * started[:-1]) * observed
-        for figure, step_size in zip(figures.unbind(), step_sizes.unbind(), strict=True):
-            self._averages = self._averages.lerp(figure, step_size)
-        self._started = started[-1:]
+        for figure, seen in zip(figures, observed, strict=True):
+            # 1 − β; but 1 for the first value ever, at which EMA1 starts; and 0 where no tensor was finite
+            step_size = seen * (1.0 - self.beta * self._started)
+            self._averages = self._averages + step_size * (figure - self._averages)
+            self._started = at_least(self._started, seen)
 
-    def normalized_variance(self, step_count: int) -> th.Tensor:
+    @silent
+    def normalized_variance(self, step_count: int) -> Array:
         self._enter()
-        divisor = self._started[0] * (1.0 - self.beta**step_count)  # 0 / 0 = NaN where nothing was observed
+        divisor = self._started * (1.0 - self.beta**step_count)  # 0 / 0 = NaN where nothing was observed
         inflated = self._averages / divisor
-        return inflated[1:2] / self.denominator(inflated[0:1].square())
+        mean, variance = inflated[0:1], inflated[1:2]
+        return variance / self.denominator(mean * mean)
 
     def statistics(self) -> StateDict:
         self._enter()
-        averages, started = th.cat((self._averages[None], self._started)).tolist()
+        averages, started = stack((self._averages, self._started)).tolist()
         return {key: a if s else None for key, a, s in zip(GLOBAL_FIGURES, averages, started, strict=True)}
 
     def load_statistics(self, statistics: StateDict) -> None:
         values = [statistics[key] for key in GLOBAL_FIGURES]
         rows = [[0.0 if v is None else v for v in values], [float(v is not None) for v in values]]
-        averages, started = th.tensor(rows, dtype=th.float64).to(self.numel.device).split(1)
-        self._averages, self._started = averages[0], started
+        self._averages, self._started = as_array(th.tensor(rows, dtype=th.float64).to(self.numel.device))

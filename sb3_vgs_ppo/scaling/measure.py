@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch as th
 
 from sb3_vgs_ppo._types import StateDict
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, silent, where
 from sb3_vgs_ppo.scaling.moments import Observation
 
 
@@ -39,7 +40,7 @@ class Measure(ABC):
         """Let one gradient enter the statistics."""
 
     @abstractmethod
-    def normalized_variance(self, step_count: int) -> th.Tensor:
+    def normalized_variance(self, step_count: int) -> Array:
         """
         :param step_count: number of gradients that entered
         :return: shape (P,), or (1,) if all tensors are measured together; NaN where nothing was observed so far
@@ -53,9 +54,9 @@ class Measure(ABC):
     def load_statistics(self, statistics: StateDict) -> None:
         """:param statistics: as :meth:`statistics` returns them, on any device; None where never observed"""
 
-    def denominator(self, squared_mean: th.Tensor) -> th.Tensor:
+    def denominator(self, squared_mean: Array) -> Array:
         """:return: den(m) = max(m², 1e-12) + ε"""
-        return squared_mean.clamp_min(1e-12).add_(self.eps)
+        return at_least(squared_mean, 1e-12) + self.eps
 
 
 class TensorMeasure(Measure):
@@ -67,23 +68,26 @@ class TensorMeasure(Measure):
 
     def __init__(self, numel: th.Tensor, beta: float, eps: float) -> None:
         super().__init__(numel, beta, eps)
-        self._ones = th.ones_like(numel)
-        self._averages = numel.new_zeros(3, len(numel))  # rows: first EMA, second EMA, sum of weights
+        # rows: first EMA, second EMA, sum of weights; and what enters them, whose last row stays 1
+        self._averages: Array = as_array(numel.new_zeros(3, len(numel)))
+        self._entering: Array = as_array(numel.new_ones(3, len(numel)))
 
     @abstractmethod
-    def values(self, observation: Observation) -> tuple[th.Tensor, th.Tensor]:
+    def values(self, observation: Observation) -> tuple[Array, Array]:
         """:return: what is averaged in the two EMAs, each of shape (P,)"""
 
+    @silent
     def update(self, observation: Observation) -> None:
-        values = th.stack((*self.values(observation), self._ones))
-        self._averages = th.where(observation.finite, self._averages.lerp(values, self.step_size()), self._averages)
+        self._entering[0], self._entering[1] = self.values(observation)
+        changes = self.step_size() * (self._entering - self._averages)
+        self._averages = self._averages + where(observation.finite, changes, 0.0)
 
-    def step_size(self) -> float | th.Tensor:
+    def step_size(self) -> float | Array:
         """:return: weight of a new value; 1 − β lets the EMAs start at 0 (EMA0)"""
         return 1.0 - self.beta
 
     def statistics(self) -> StateDict:
-        first, second, weight = self._averages.clone()
+        first, second, weight = as_tensor(self._averages).clone()
         return {
             "param_grad_mean_ema": first,
             "param_grad_sq_ema": second,
@@ -94,6 +98,6 @@ class TensorMeasure(Measure):
     def load_statistics(self, statistics: StateDict) -> None:
         rows = [statistics[key] for key in ("param_grad_mean_ema", "param_grad_sq_ema", "param_ema_weight")]
         if rows[0] is None:
-            self._averages = th.zeros_like(self._averages)
+            self._averages = as_array(self.numel.new_zeros(3, len(self.numel)))
         else:
-            self._averages = th.stack(rows).to(self._averages)
+            self._averages = as_array(th.stack(rows).to(self.numel))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch as th
 
+from sb3_vgs_ppo.scaling.arrays import Array, stack
 from sb3_vgs_ppo.scaling.moments import BATCH, Observation, squared_norm
 from sb3_vgs_ppo.scaling.quantiles import observed_quantiles
 
@@ -33,8 +34,8 @@ class MetricWindow:
         self._n_steps = self._n_warmup = 0
         self._n_gradients = 0
         self._n_finite = self._q.new_zeros(())
-        self._steps: list[tuple[th.Tensor, th.Tensor, th.Tensor]] = []
-        self._finite: list[th.Tensor] = []
+        self._steps: list[tuple[Array, Array, Array]] = []
+        self._finite: list[Array] = []
 
     def add_gradient(self, observation: Observation) -> None:
         """Count non-finite gradients, also of steps that are skipped because of them."""
@@ -43,9 +44,7 @@ class MetricWindow:
         if len(self._finite) == BATCH:
             self._sum_up()
 
-    def add_step(
-        self, observation: Observation, factor: th.Tensor, normalized_variances: th.Tensor, warmup: bool
-    ) -> None:
+    def add_step(self, observation: Observation, factor: Array, normalized_variances: Array, warmup: bool) -> None:
         """
         :param factor: by which the gradient was multiplied, 0-d
         :param normalized_variances: of each tensor, from which the factor followed, shape (P,) or (1,)
@@ -57,10 +56,10 @@ class MetricWindow:
 
     def _sum_up(self) -> None:
         if self._finite:
-            self._n_finite = self._n_finite + th.stack(self._finite).sum()
+            self._n_finite = self._n_finite + stack(self._finite).sum()
             self._finite.clear()
         if self._steps:
-            sums, factors, variances = (th.stack(column) for column in zip(*self._steps, strict=True))
+            sums, factors, variances = (stack(column) for column in zip(*self._steps, strict=True))
             self._steps.clear()
             norms = squared_norm(sums).sqrt()
             quantiles = observed_quantiles(variances, self._q)

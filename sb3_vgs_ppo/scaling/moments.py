@@ -6,6 +6,7 @@ deviation (float32 would have none). No sum is read on the host, so an accelerat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch as th
+
+from sb3_vgs_ppo._flat import FlatView
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, at_least, largest, stack, where
 
 # Small gradients are concatenated up to this many elements and reduced together, so that a thousand small tensors cost
 # about as much as one of their total size.
@@ -33,34 +37,34 @@ _SUM, _ABS, _SQUARE, _MAX = range(4)
 class Observation:
     """What one gradient contributes to the statistics.
 
-    :param sums: Σg, Σ|g|, Σg² and max|g| of each tensor, shape (4, P), float64; NaN where a tensor has no gradient
-    :param numel: number of elements of each tensor, shape (P,), float64
+    :param sums: Σg, Σ|g|, Σg² and max|g| of each tensor, shape (4, P); NaN where a tensor has no gradient
+    :param numel: number of elements of each tensor, shape (P,)
     :param finite: tensors that are observed, shape (P,), bool: they have a gradient and no NaN or Inf in it (a float64
         gradient whose squares overflow counts as infinite)
     :param n_gradients: number of tensors that have a gradient, finite or not
     """
 
-    sums: th.Tensor
-    numel: th.Tensor
-    finite: th.Tensor
+    sums: Array
+    numel: Array
+    finite: Array
     n_gradients: int
 
-    def mean(self) -> th.Tensor:
+    def mean(self) -> Array:
         """:return: mean(g) of each tensor, shape (P,)"""
         return self.sums[_SUM] / self.numel
 
-    def mean_magnitude(self) -> th.Tensor:
+    def mean_magnitude(self) -> Array:
         """:return: mean|g| of each tensor, shape (P,)"""
         return self.sums[_ABS] / self.numel
 
-    def mean_square(self) -> th.Tensor:
+    def mean_square(self) -> Array:
         """:return: mean(g²) of each tensor, shape (P,)"""
         return self.sums[_SQUARE] / self.numel
 
 
-def finite_tensors(sums: th.Tensor) -> th.Tensor:
+def finite_tensors(sums: Array) -> Array:
     """:return: where Σg² is finite (then every element is), shape (..., P) for sums of shape (..., 4, P)"""
-    return sums[..., _SQUARE, :] < th.inf
+    return sums[..., _SQUARE, :] < math.inf
 
 
 def squared_norm(sums: th.Tensor) -> th.Tensor:
@@ -68,28 +72,34 @@ def squared_norm(sums: th.Tensor) -> th.Tensor:
     return sums[..., _SQUARE, :].masked_fill(~finite_tensors(sums), 0.0).sum(-1)
 
 
-def global_figures(sums: th.Tensor, numel: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+def global_figures(sums: Array, numel: Array) -> tuple[Array, Array]:
     """Figures of a = |g| over the elements of all finite tensors together.
 
     :param sums: shape (K, 4, P), of K gradients
     :param numel: shape (P,)
     :return: mean(a), unbiased var(a) (0 for a single element), ‖a‖ and max(a), shape (K, 4); and 1.0 where they are of
-        something, 0.0 where no tensor was finite, shape (K, 4)
+        something, 0.0 where no tensor was finite, shape (K,)
     """
-    excluded = ~finite_tensors(sums)
-    sums = sums.masked_fill(excluded.unsqueeze(1), 0.0)
-    count = numel.expand_as(excluded).masked_fill(excluded, 0.0).sum(-1)
-    _, total, energy, _ = sums.sum(-1).unbind(1)
-    mean = total / count.clamp_min(1.0)
-    variance = (energy - total * mean).clamp_min_(0.0) / (count - 1.0).clamp_min_(1.0)
-    figures = th.stack((mean, variance, energy.sqrt(), sums[:, _MAX].amax(-1)), dim=1)
-    return figures, count.clamp_max_(1.0).unsqueeze(1).expand_as(figures)
+    finite = finite_tensors(sums)
+    sums = where(finite[:, None], sums, 0.0)
+    count = (finite * numel).sum(-1)
+    total, energy = sums[:, _ABS].sum(-1), sums[:, _SQUARE].sum(-1)
+    mean = total / at_least(count, 1.0)
+    variance = at_least(energy - total * mean, 0.0) / at_least(count - 1.0, 1.0)
+    figures = as_array(stack((mean, variance, energy**0.5, largest(sums[:, _MAX]))))
+    return figures.T, (count > 0) * 1.0
 
 
 class _Group(NamedTuple):
-    """Consecutive gradients that are reduced together; ``starts`` of their segments, None for a single one."""
+    """Consecutive gradients that are reduced together.
+
+    :param members: which of the gradients
+    :param elements: which of all elements
+    :param starts: of the gradients' segments among these elements, None for a single gradient
+    """
 
     members: slice
+    elements: slice
     starts: np.ndarray | th.Tensor | None
 
 
@@ -104,9 +114,18 @@ class GradientReader:
         self._sizes = [p.numel() for p in self.parameters]
         self._device = self.parameters[0].device
         self.numel = th.tensor(self._sizes, dtype=th.float64, device=self._device)
+        self._numel = as_array(self.numel)
+        self._view = FlatView()
         self._present: list[int] = []
         self._groups: list[_Group] = []
         self._columns: th.Tensor | None = None
+
+    def gradients(self) -> tuple[list[th.Tensor], th.Tensor | None]:
+        """:return: every gradient that is there and has elements, and all of them as one if they lie back to back"""
+        gradients = [p.grad for p, size in zip(self.parameters, self._sizes, strict=True) if size]
+        if any(gradient is None for gradient in gradients):
+            gradients = [gradient for gradient in gradients if gradient is not None]
+        return gradients, self._view.of(gradients)  # type: ignore[arg-type, return-value]  # there is no None left
 
     def read(self) -> Observation:
         """
@@ -114,26 +133,25 @@ class GradientReader:
 
         :raises RuntimeError: a gradient is sparse
         """
-        gradients, present = [], []
-        for index, parameter in enumerate(self.parameters):
-            if parameter.grad is not None and self._sizes[index]:
-                gradients.append(parameter.grad)
-                present.append(index)
-        if present != self._present:
-            self._plan(present)
         try:
-            blocks = [_segment_sums(gradients[g.members], g.starts) for g in self._groups]
+            gradients, flat = self.gradients()
+            if len(gradients) != len(self._present) or len(gradients) < len(self._sizes):
+                present = [i for i, p in enumerate(self.parameters) if p.grad is not None and self._sizes[i]]
+                if present != self._present:
+                    self._plan(present)
+            blocks = [_segment_sums(gradients, flat, group) for group in self._groups]
         except (RuntimeError, TypeError) as error:
-            if any(g.layout != th.strided for g in gradients):
+            if any(p.grad is not None and p.grad.layout != th.strided for p in self.parameters):
                 raise RuntimeError(
                     "VarianceGradientScaler does not support sparse gradients. Remedy: build the embedding with "
                     "sparse=False, or leave its parameter out of the scaler's list."
                 ) from error
             raise
-        sums = blocks[0] if len(blocks) == 1 else th.cat(blocks or [self.numel.new_empty(4, 0)], dim=1)
+        found = blocks[0] if len(blocks) == 1 else th.cat(blocks or [self.numel.new_empty(4, 0)], dim=1)
         if self._columns is not None:
-            sums = sums.new_full((4, len(self._sizes)), th.nan).index_copy_(1, self._columns, sums)
-        return Observation(sums, self.numel, finite_tensors(sums), len(gradients))
+            found = found.new_full((4, len(self._sizes)), th.nan).index_copy_(1, self._columns, found)
+        sums = as_array(found)
+        return Observation(sums, self._numel, finite_tensors(sums), len(gradients))
 
     def _plan(self, present: list[int]) -> None:
         """Decide which gradients are reduced together; kept until another set of tensors has gradients."""
@@ -145,7 +163,10 @@ class GradientReader:
                 filled = 0
             filled += size
         cuts.append(len(sizes))
-        self._groups = [_Group(slice(a, b), self._starts(sizes[a:b])) for a, b in pairwise(cuts) if b > a]
+        ends = np.cumsum([0, *sizes]).tolist()
+        self._groups = [
+            _Group(slice(a, b), slice(ends[a], ends[b]), self._starts(sizes[a:b])) for a, b in pairwise(cuts) if b > a
+        ]
         everything = len(present) == len(self._sizes)
         self._columns = None if everything else th.tensor(present, dtype=th.long, device=self._device)
         self._present = present
@@ -157,11 +178,17 @@ class GradientReader:
         return offsets[:-1] if self._device.type == "cpu" else th.from_numpy(offsets).to(self._device)
 
 
-def _segment_sums(gradients: list[th.Tensor], starts: np.ndarray | th.Tensor | None) -> th.Tensor:
-    """:return: Σg, Σ|g|, Σg² and max|g| of each gradient, shape (4, len(gradients)), float64"""
+def _segment_sums(gradients: list[th.Tensor], flat: th.Tensor | None, group: _Group) -> th.Tensor:
+    """
+    :param gradients: all of them
+    :param flat: all of them as one, if they lie back to back
+    :return: Σg, Σ|g|, Σg² and max|g| of each gradient of the group, shape (4, number of members), float64
+    """
+    members, elements, starts = group
     if starts is None:
-        return _whole_sums(gradients[0].flatten())
-    values = th.cat([g.flatten() for g in gradients]).double()
+        return _whole_sums(gradients[members][0].flatten())
+    values = th.cat([g.flatten() for g in gradients[members]]) if flat is None else flat[elements]
+    values = values.to(th.float64, copy=True)
     return _device_segment_sums(values, starts) if isinstance(starts, th.Tensor) else _cpu_segment_sums(values, starts)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch as th
 
+from sb3_vgs_ppo.scaling.arrays import Array, sort, where
 
-def ascending(values: th.Tensor) -> th.Tensor:
+
+def ascending(values: Array) -> Array:
     """
     :param values: non-negative; NaN where nothing was observed; shape (..., P)
     :return: sorted, with 0 for what is not finite: what was not observed thus comes first
     """
-    return values.nan_to_num(0.0, 0.0, 0.0).sort(-1).values
+    return sort(where(values < math.inf, values, 0.0))
 
 
 def rank_weights(values: th.Tensor, q: th.Tensor) -> th.Tensor:
@@ -37,4 +41,5 @@ def observed_quantiles(values: th.Tensor, q: th.Tensor) -> th.Tensor:
     :param q: quantiles in [0, 1], shape (Q,)
     :return: q-quantiles of the observed values, 0 where there are none, shape (..., Q)
     """
-    return (rank_weights(values, q) @ ascending(values).unsqueeze(-1)).squeeze(-1)
+    quantiles: th.Tensor = (rank_weights(values, q) @ ascending(values).unsqueeze(-1)).squeeze(-1)
+    return quantiles

@@ -16,6 +16,7 @@ from stable_baselines3.common.logger import Logger
 
 from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.errors import CheckpointError, UserInputError, VGSMigrationWarning
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, silent
 from sb3_vgs_ppo.scaling.elements_spatial import ElementsSpatial
 from sb3_vgs_ppo.scaling.measure import Measure
 from sb3_vgs_ppo.scaling.metrics import MetricWindow
@@ -30,7 +31,7 @@ class _Staged(NamedTuple):
     """A gradient that was observed but not committed, and the factor by which it was multiplied."""
 
     observation: Observation
-    factor: th.Tensor
+    factor: Array
 
 
 class VarianceGradientScaler:
@@ -118,7 +119,7 @@ class VarianceGradientScaler:
         self._reader: GradientReader | None = GradientReader(_checked(parameters))
         self._numel = self._reader.numel
         self._q = self._numel.new_full((1,), 0.9)
-        self._one = self._numel.new_ones(())
+        self._one = as_array(self._numel.new_ones(()))
         self.reset_statistics()
 
     def reset_statistics(self) -> None:
@@ -132,7 +133,7 @@ class VarianceGradientScaler:
         if MEASURES[self._version] is not ElementsSpatial:
             self._measure = MEASURES[self._version](self._numel, self._settings.beta, self._settings.eps)
         self._normalized_variances = self._measure.normalized_variance(0)
-        self._p90_weights: th.Tensor | None = None
+        self._p90_weights: Array | None = None
 
     def scale_gradients(self) -> float:
         """
@@ -164,22 +165,26 @@ class VarianceGradientScaler:
             self._window.add_gradient(observation)
 
     @th.no_grad()
-    def scale(self) -> th.Tensor:
+    def scale(self) -> Array:
         """
         Multiply every ``.grad`` by the factor: the second half of :meth:`scale_gradients`, without a host read.
 
-        :return: the factor, 0-d float64
+        :return: the factor, 0-d float64: a NumPy number on a CPU, elsewhere a tensor
         :raises RuntimeError: this is a copy without parameters
         """
-        gradients = [p.grad for p in self._bound_reader().parameters if p.grad is not None]
+        gradients, flat = self._bound_reader().gradients()
         if not gradients or not self._active():
             return self._one
-        factor = self._factor()
-        # A factor of the gradients' precision is three times faster; 16 bits of it would be too coarse
-        precision = th.float64 if gradients[0].dtype == th.float64 else th.float32
-        th._foreach_mul_(gradients, factor.to(precision))
+        factor = multiplier = self._factor()
         if self._staged is not None:
             self._staged = self._staged._replace(factor=factor)
+        if isinstance(factor, th.Tensor):
+            # A factor of the gradients' precision is three times faster; 16 bits of it would be too coarse
+            multiplier = factor.to(th.float64 if gradients[0].dtype == th.float64 else th.float32)
+        if flat is None:
+            th._foreach_mul_(gradients, multiplier)
+        else:
+            flat.mul_(multiplier)
         return factor
 
     @th.no_grad()
@@ -228,7 +233,7 @@ class VarianceGradientScaler:
             ``vgs/step_count`` (observations since statistics restarted) and ``vgs/nonfinite`` (number of tensors that
             had a NaN or Inf in their gradient, summed over all steps, skipped ones too)
         """
-        if self._p90_weights is None and not self._normalized_variances.isnan().any():
+        if self._p90_weights is None and not as_tensor(self._normalized_variances).isnan().any():
             self._p90_weights = self._weigh_p90()  # they do not change any more: every tensor was observed
         return {**self._window.pop(), "vgs/step_count": self._step_count}
 
@@ -292,20 +297,22 @@ class VarianceGradientScaler:
     def _active(self) -> bool:
         return self.enabled and not self._warming_up()
 
-    def _normalized_variance(self) -> th.Tensor:
+    @silent
+    def _normalized_variance(self) -> Array:
         """:return: 0.9-quantile over the observed tensors, 0-d"""
         weights = self._weigh_p90() if self._p90_weights is None else self._p90_weights
-        return ascending(self._normalized_variances).dot(weights)
+        return ascending(self._normalized_variances) @ weights
 
-    def _weigh_p90(self) -> th.Tensor:
-        return rank_weights(self._normalized_variances, self._q)[0]
+    def _weigh_p90(self) -> Array:
+        return as_array(rank_weights(as_tensor(self._normalized_variances), self._q)[0])
 
-    def _factor(self) -> th.Tensor:
+    @silent
+    def _factor(self) -> Array:
         """:return: clip(1 / (1 + α · min(nv, variance_cap)), min_scaling_factor, 1), 0-d"""
         settings = self._settings
         # The factor falls with nv, so both bounds on its lower side are one; it cannot exceed 1
         smallest = max(settings.min_scaling_factor, 1.0 / (1.0 + settings.alpha * settings.variance_cap))
-        return (settings.alpha * self._normalized_variance() + 1.0).reciprocal_().clamp_min_(smallest)
+        return at_least(1.0 / (1.0 + settings.alpha * self._normalized_variance()), smallest)
 
     def _check_sizes(self, numel: th.Tensor | None) -> None:
         """:raises CheckpointError: the state is of tensors of other sizes"""

@@ -6,8 +6,7 @@ same noise reads 0, and a constant gradient whose elements differ reads high (th
 
 from __future__ import annotations
 
-import torch as th
-
+from sb3_vgs_ppo.scaling.arrays import Array, at_least, silent
 from sb3_vgs_ppo.scaling.measure import TensorMeasure
 from sb3_vgs_ppo.scaling.moments import Observation
 
@@ -18,17 +17,17 @@ class TensorSpatial(TensorMeasure):
     summary = "the spread inside each tensor of one gradient (SPATIAL variance)"
     over_time = False
 
-    def values(self, observation: Observation) -> tuple[th.Tensor, th.Tensor]:
+    def values(self, observation: Observation) -> tuple[Array, Array]:
         mean = observation.mean()
-        variance = (observation.mean_square() - mean * mean).clamp_min_(0.0)
-        return observation.mean_magnitude(), variance
+        return observation.mean_magnitude(), at_least(observation.mean_square() - mean * mean, 0.0)
 
-    def step_size(self) -> th.Tensor:
+    def step_size(self) -> Array:
         # EMA1 starts at a tensor's first value. So its sum of weights is 0 before and 1 for ever after.
         return 1.0 - self.beta * self._averages[2]
 
-    def normalized_variance(self, step_count: int) -> th.Tensor:
-        mean, variance, weight = self._averages.unbind()
+    @silent
+    def normalized_variance(self, step_count: int) -> Array:
         # Divided by 1 − β^t although it does not start at 0: this inflates early moments, as that version did.
-        divisor = weight * (1.0 - self.beta**step_count)  # 0 / 0 = NaN where nothing was observed
-        return (variance / divisor).div_(self.denominator((mean / divisor).square_()))
+        divisor = self._averages[2] * (1.0 - self.beta**step_count)  # 0 / 0 = NaN where nothing was observed
+        mean, variance = self._averages[0] / divisor, self._averages[1] / divisor
+        return variance / self.denominator(mean * mean)

@@ -5,8 +5,7 @@ The stochastic variance of Faghri & Duvenaud (2020, arXiv:2007.04532), per tenso
 
 from __future__ import annotations
 
-import torch as th
-
+from sb3_vgs_ppo.scaling.arrays import Array, at_least, silent
 from sb3_vgs_ppo.scaling.measure import TensorMeasure
 from sb3_vgs_ppo.scaling.moments import Observation
 
@@ -20,14 +19,15 @@ class TensorTemporal(TensorMeasure):
     summary = "the change of each tensor's mean gradient (STOCHASTIC variance, over time)"
     over_time = True
 
-    def values(self, observation: Observation) -> tuple[th.Tensor, th.Tensor]:
+    def values(self, observation: Observation) -> tuple[Array, Array]:
         mean = observation.mean()
         return mean, mean * mean
 
-    def normalized_variance(self, step_count: int) -> th.Tensor:
-        first, second, weight = self._averages.unbind()
-        squared_mean = (first / weight).square_()  # 0 / 0 = NaN where nothing was observed
-        return (second / weight).sub_(squared_mean).clamp_min_(0.0).div_(self.denominator(squared_mean))
+    @silent
+    def normalized_variance(self, step_count: int) -> Array:
+        averages = self._averages[:2] / self._averages[2]  # 0 / 0 = NaN where nothing was observed
+        squared_mean = averages[0] * averages[0]
+        return at_least(averages[1] - squared_mean, 0.0) / self.denominator(squared_mean)
 
 
 class TensorMixed(TensorTemporal):
@@ -39,5 +39,5 @@ class TensorMixed(TensorTemporal):
 
     summary = "change over time and spread inside each tensor, mixed"
 
-    def values(self, observation: Observation) -> tuple[th.Tensor, th.Tensor]:
+    def values(self, observation: Observation) -> tuple[Array, Array]:
         return observation.mean(), observation.mean_square()

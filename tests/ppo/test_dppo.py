@@ -23,7 +23,8 @@ from sb3_vgs_ppo.checkpoint import inspect_checkpoint, read_checkpoint
 from sb3_vgs_ppo.checkpoint.vec_normalize import VEC_NORMALIZE, load_vec_normalize_state
 from sb3_vgs_ppo.errors import TrainingDiverged, VGSMigrationWarning
 from sb3_vgs_ppo.optim import UPGD, AdaptiveUPGD
-from sb3_vgs_ppo.ppo import DistributionalPPO, dppo
+from sb3_vgs_ppo.ppo import DistributionalPPO
+from sb3_vgs_ppo.ppo.gradients import Gradients
 
 HEADS: dict[str, dict[str, Any]] = {
     "scalar": {"value_head": "scalar"},
@@ -210,7 +211,7 @@ class TestUpdate:
             for method in ("observe", "scale"):
                 patch.setattr(vgs, method, recorded(method, getattr(vgs, method)))
             patch.setattr(vgs, "step", recorded("vgs.step", vgs.step))
-            patch.setattr(dppo, "clip_by_norm_", recorded("clip", dppo.clip_by_norm_))
+            patch.setattr(Gradients, "clip_", recorded("clip", Gradients.clip_))
             patch.setattr(model.policy.optimizer, "step", recorded("optimizer", model.policy.optimizer.step))
             model.learn(32)
         return calls

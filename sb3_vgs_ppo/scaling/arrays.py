@@ -1,0 +1,57 @@
+"""Numbers per tensor, P of them: NumPy arrays on a CPU, tensors on an accelerator.
+
+On a dozen numbers an operation of torch takes 2 µs and one of NumPy 0.5 µs; on an accelerator only torch computes
+without waiting for the device. What both write alike (operators, indexing, ``@``, ``sum``) is written once elsewhere;
+here is the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch as th
+
+Array: TypeAlias = Any
+"""``np.ndarray`` or ``th.Tensor``, float64 or bool."""
+
+silent = np.errstate(all="ignore")
+"""Decorator: NumPy is as silent as torch about NaN and Inf, which mark what was not observed."""
+
+
+def as_array(tensor: th.Tensor) -> Array:
+    """:return: a CPU tensor as a NumPy array over the same memory; any other tensor itself"""
+    return tensor.numpy() if tensor.device.type == "cpu" else tensor
+
+
+def as_tensor(array: Array) -> th.Tensor:
+    """:return: the array as a tensor, over the same memory where it has one"""
+    return array if isinstance(array, th.Tensor) else th.as_tensor(array)
+
+
+def stack(arrays: Sequence[Array]) -> th.Tensor:
+    """:return: arrays of one shape, along a new first axis, as a tensor"""
+    return th.stack(list(arrays)) if isinstance(arrays[0], th.Tensor) else th.from_numpy(np.stack(arrays))
+
+
+def where(condition: Array, chosen: Array, other: Array | float) -> Array:
+    """:return: ``chosen`` where the condition holds, ``other`` elsewhere"""
+    return (
+        th.where(condition, chosen, other) if isinstance(condition, th.Tensor) else np.where(condition, chosen, other)
+    )
+
+
+def at_least(array: Array, bound: float) -> Array:
+    """:return: the array, and the bound where it is smaller; NaN stays NaN"""
+    return array.clamp_min(bound) if isinstance(array, th.Tensor) else np.maximum(array, bound)
+
+
+def sort(array: Array) -> Array:
+    """:return: sorted along the last axis"""
+    return array.sort(-1).values if isinstance(array, th.Tensor) else np.sort(array)
+
+
+def largest(array: Array) -> Array:
+    """:return: maximum along the last axis"""
+    return array.amax(-1) if isinstance(array, th.Tensor) else array.max(-1)
