@@ -45,8 +45,9 @@ class SelfStartingChart:
     Autocorrelation and heavy tails make them more frequent; docs/change.md says how much.
 
     *After an alarm* the rest of the drop belongs to the same change: until returns are no longer below the prediction,
-    nothing is reported and nothing enters the history. The alarm itself enters it as the limit that it crossed:
-    as it is, one change would hide the next; left out, false alarms would make further ones more likely.
+    nothing is reported and nothing enters the history. If that takes more than ``min_history`` rollouts, a new history
+    begins. The alarm itself enters it as the limit that it crossed: as it is, one change would hide the next; left out,
+    false alarms would make further ones more likely.
 
     :param alpha: probability of a false alarm per rollout, in (0, 0.5)
     :param window: rollouts in the history. Long enough to remember the noisy rollouts of earlier learning: late in
@@ -58,7 +59,6 @@ class SelfStartingChart:
     alpha: float
     min_history: int
     _history: deque[float]
-    _in_change: bool
 
     def __init__(self, alpha: float = 1e-3, window: int = 40, min_history: int = 8) -> None:
         if not (isinstance(alpha, Real) and 0.0 < alpha < 0.5):
@@ -70,7 +70,7 @@ class SelfStartingChart:
         self.alpha = alpha
         self.min_history = min_history
         self._history = deque(maxlen=window)
-        self._in_change = False
+        self._settling = 0
 
     def observe(self, surprise: Surprise) -> Verdict:
         """
@@ -82,14 +82,18 @@ class SelfStartingChart:
         if not math.isfinite(shortfall):
             return Verdict(1.0, alarm=False)
         is_below = pit < 0.5 and shortfall > 0.0
-        if self._in_change and is_below:
+        if self._settling and is_below:
+            self._settling -= 1
+            if not self._settling:
+                self._history.clear()
             return Verdict(1.0, alarm=False)
         p_value, limit = self._judge(shortfall) if len(self._history) >= self.min_history else (1.0, math.inf)
         if not is_below:
             p_value = 1.0
-        self._in_change = p_value <= self.alpha
-        self._history.append(min(shortfall, limit) if self._in_change else shortfall)
-        return Verdict(p_value, self._in_change)
+        alarm = p_value <= self.alpha
+        self._settling = self.min_history if alarm else 0
+        self._history.append(limit if alarm else shortfall)
+        return Verdict(p_value, alarm)
 
     def _judge(self, shortfall: float) -> tuple[float, float]:
         """
@@ -105,9 +109,9 @@ class SelfStartingChart:
 
     def state_dict(self) -> StateDict:
         """:return: what the chart remembers, without its settings"""
-        return {"history": list(self._history), "in_change": self._in_change}
+        return {"history": list(self._history), "settling": self._settling}
 
     def load_state_dict(self, state: StateDict) -> None:
         """:param state: what :meth:`state_dict` returned; of a longer history the newest part is kept"""
         self._history = deque(state["history"], maxlen=self._history.maxlen)
-        self._in_change = state["in_change"]
+        self._settling = state["settling"]

@@ -49,6 +49,11 @@ class TrainConfig:
     """Evaluate after the rollout that reaches a multiple of this many steps; 0: only at the end."""
     eval_episodes: int = 10
     """Episodes of an evaluation."""
+    on_change: str = "none"
+    """What to do when returns drop below their prediction: none, report, restart-head, shrink-head, reset-optimizer,
+    raise-noise or raise-entropy; several of them joined by +."""
+    change_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the test for a change and of the responses, as '{"alpha": 0.01}'."""
     plasticity_metrics: bool = True
     """Log plasticity/...: dormant units, effective rank, size of weights, certainty of the policy."""
     run_dir: str | None = None
@@ -93,6 +98,7 @@ def check_config(config: TrainConfig) -> None:
         raise UserInputError(f"--seed {config.seed} is too large; remedy: below 2**32, NumPy's limit")
     _check_vgs_version(config.vgs_version)
     _check_device(config.device)
+    _check_change(config)
 
 
 def option(name: str) -> str:
@@ -105,6 +111,12 @@ def _check_vgs_version(version: str) -> None:
 
     if version != VGS_OFF and version not in KNOWN_VERSIONS:
         raise UserInputError(f"--vgs-version {version!r} is not known; remedy: {VGS_OFF}, {', '.join(KNOWN_VERSIONS)}")
+
+
+def _check_change(config: TrainConfig) -> None:
+    from sb3_vgs_ppo.change import make_change_callback
+
+    make_change_callback(config.on_change, config.change_kwargs)
 
 
 def _check_device(device: str) -> None:

@@ -79,6 +79,6 @@ class Extent:
 
 
 def _growing(folder: RunFolder) -> list[tuple[str, Path]]:
-    patterns = (folder.evaluations.name, f"{folder.monitor.name}/*.monitor.csv", f"{_EVENTS}*")
+    patterns = (folder.changes.name, folder.evaluations.name, f"{folder.monitor.name}/*.monitor.csv", f"{_EVENTS}*")
     files = [path for pattern in patterns for path in sorted(folder.path.glob(pattern))]
     return [(path.relative_to(folder.path).as_posix(), path) for path in files]

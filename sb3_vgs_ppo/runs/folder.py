@@ -68,6 +68,10 @@ class RunFolder:
         return self.path / "progress.csv"
 
     @property
+    def changes(self) -> Path:
+        return self.path / "changes.jsonl"
+
+    @property
     def evaluations(self) -> Path:
         return self.path / "evaluations.csv"
 

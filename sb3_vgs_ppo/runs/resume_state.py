@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sb3_vgs_ppo._types import StateDict
+from sb3_vgs_ppo.change import ChangeCallback
 from sb3_vgs_ppo.checkpoint import dump_tensors, read_checkpoint
 from sb3_vgs_ppo.checkpoint.faults import as_checkpoint_error
 from sb3_vgs_ppo.errors import CheckpointError
@@ -23,7 +24,8 @@ from sb3_vgs_ppo.runs.random_state import load_random_state, random_state
 RUN_STATE = "run_state.pt"
 """Member of a checkpoint; not ``.pth``, which SB3 would load as a state dict of the model."""
 
-SCHEMA = 1
+SCHEMA = 2
+"""1: before agents could notice changes."""
 
 _ATTRIBUTES = ("_last_obs", "_last_episode_starts", "_last_original_obs", "_nonfinite_in_a_row")
 _BUFFERS = ("ep_info_buffer", "ep_success_buffer")
@@ -38,6 +40,7 @@ class ResumeState:
     :param environments: see :func:`sb3_vgs_ppo.runs.env_state.environment_states`
     :param model: attributes of the model that its own file does not hold
     :param random: see :func:`sb3_vgs_ppo.runs.random_state.random_state`
+    :param change: state of the :class:`~sb3_vgs_ppo.change.ChangeCallback`, None where there is none
     """
 
     iteration: int
@@ -46,14 +49,23 @@ class ResumeState:
     environments: list[StateDict]
     model: StateDict
     random: StateDict
+    change: StateDict | None = None
 
     @classmethod
-    def of_run(cls, model: DistributionalPPO, iteration: int, extent: Extent, seed: int | None) -> ResumeState:
+    def of_run(
+        cls,
+        model: DistributionalPPO,
+        iteration: int,
+        extent: Extent,
+        seed: int | None,
+        change: ChangeCallback | None = None,
+    ) -> ResumeState:
         """
         :param model: model with its environments, between an update and the next rollout
         :param iteration: number of rollouts behind it
         :param extent: length of the growing files
         :param seed: seed with which new episodes have just been begun, if they have
+        :param change: what notices changes, if anything does
         """
         env = model.get_env()
         assert env is not None
@@ -66,11 +78,13 @@ class ResumeState:
             environments=environment_states(env),
             model={**attributes, **buffers},
             random=random_state(model.device),
+            change=change.state_dict() if change else None,
         )
 
-    def restore(self, model: DistributionalPPO) -> None:
+    def restore(self, model: DistributionalPPO, change: ChangeCallback | None = None) -> None:
         """
         :param model: the model of the same checkpoint, with environments made as those of the run were
+        :param change: made as that of the run was
         """
         env = model.get_env()
         assert env is not None
@@ -79,6 +93,8 @@ class ResumeState:
         for name in _BUFFERS:
             values[name] = deque(values[name], maxlen=model._stats_window_size)
         vars(model).update(values)
+        if change is not None and self.change is not None:
+            change.load_state_dict(self.change)
         load_random_state(self.random, model.device)  # last: building and resetting draw from the generators
 
     def to_bytes(self) -> bytes:

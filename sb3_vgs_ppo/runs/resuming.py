@@ -102,6 +102,7 @@ def _continue(
         if usable.path is None or usable.state is None:
             return Run(config, folder, build_model(config, env), display, stop).execute()
         model = load_checkpoint(usable.path, env, device=config.device)
+        run = Run(config, folder, model, display, stop, usable.state.iteration)
         with as_checkpoint_error(f"{usable.path}: {RUN_STATE}"):
-            usable.state.restore(model)
-        return Run(config, folder, model, display, stop, usable.state.iteration).execute()
+            usable.state.restore(model, run.change)
+        return run.execute()

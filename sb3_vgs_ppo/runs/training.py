@@ -20,6 +20,7 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vgs_ppo.callbacks import PlasticityCallback
+from sb3_vgs_ppo.change import make_change_callback
 from sb3_vgs_ppo.errors import RunFolderError, TrainingDiverged
 from sb3_vgs_ppo.ppo import DistributionalPPO
 from sb3_vgs_ppo.runs.algorithm import build_model, gamma_of, resolve
@@ -152,6 +153,7 @@ class Run:
         self.first_step = model.num_timesteps
         self.best = best_evaluation(read_evaluations(folder.evaluations))
         self.progress = ProgressCsv(folder.progress)
+        self.change = make_change_callback(config.on_change, config.change_kwargs, folder.changes)
         formats: list[KVWriter] = [self.progress, TensorBoardOutputFormat(str(folder.path))]
         if config.verbose and not display.shows_bar:
             formats.append(HumanOutputFormat(sys.stdout))
@@ -194,6 +196,8 @@ class Run:
         callbacks: list[BaseCallback] = [_StepCounter(self.display)]
         if config.plasticity_metrics:
             callbacks.append(PlasticityCallback())
+        if self.change is not None:
+            callbacks.append(self.change)
         for iteration in iterate(model, config.total_timesteps, callbacks, iteration=self.iteration):
             if is_due(config.eval_every, model):
                 self._evaluate()
@@ -208,7 +212,7 @@ class Run:
     def _save_checkpoint(self, iteration: int) -> None:
         config, folder, model = self.config, self.folder, self.model
         seed = end_unless_exact(model, config.seed)
-        state = ResumeState.of_run(model, iteration, Extent.of_run(folder, self.progress), seed)
+        state = ResumeState.of_run(model, iteration, Extent.of_run(folder, self.progress), seed, self.change)
         save_checkpoint(model, folder.checkpoints, config.keep_checkpoints, state)
         self._write_status("running")
 

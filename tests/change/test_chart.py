@@ -80,7 +80,15 @@ def test_a_rollout_within_the_prediction_ends_a_change() -> None:
     chart = SelfStartingChart(min_history=4)
     observe(chart, [-1.0, -1.2, -0.8, -1.1, 9.0])
     chart.observe(Surprise(0.5, 0.6))
-    assert chart.state_dict()["in_change"] is False
+    assert observe(chart, [-1.0, 9.0]) == [False, True]
+
+
+def test_a_drop_that_the_critic_does_not_follow_becomes_usual() -> None:
+    chart = SelfStartingChart(min_history=4)
+    assert observe(chart, [-1.0, -1.2, -0.8, -1.1, 9.0]) == [False] * 4 + [True]
+    stays = [9.0, 9.1, 8.9, 9.2, 9.0, 9.1, 8.9, 9.2, 9.1]
+    assert observe(chart, [*stays, 12.0]) == [False] * 9 + [True]
+    assert chart.state_dict()["history"][:5] == stays[4:]
 
 
 def test_false_alarms_are_as_rare_as_stated_in_independent_normal_streams() -> None:

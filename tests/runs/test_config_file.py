@@ -71,7 +71,7 @@ def test_options_survive_json_but_for_the_folder() -> None:
     ("text", "message"),
     [
         ("n_env: 3", r"run.yaml: unknown key 'n_env'; did you mean 'n_envs'\?"),
-        ("1: 3", r"unknown key 1; known: algo_kwargs, checkpoint_every"),
+        ("1: 3", r"unknown key 1; known: algo_kwargs, change_kwargs, checkpoint_every"),
         ("n_envs: 2.5", r"n_envs: 2.5 is not a whole number"),
         ("n_envs: true", r"n_envs: True is not a whole number"),
         ("env_id: true", r"env_id: True is not a text"),

@@ -152,6 +152,35 @@ def test_a_run_that_is_resumed_over_a_change_of_task_equals_one_that_was_never_i
         assert {"task_seed": 3, "phase": 1, "steps_in_phase": 50} in environment["layers"]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "on_change"),
+    [("adam", "restart-head+raise-entropy"), ("adaptive-upgd", "shrink-head+raise-noise")],
+)
+def test_a_run_that_is_resumed_over_alarms_equals_one_that_was_never_interrupted(
+    optimizer: Any, on_change: str, tmp_path: Path
+) -> None:
+    """A lax test raises alarms every few rollouts; a checkpoint after each of these falls before the response too."""
+    options: dict[str, Any] = {"total_timesteps": 12 * ROLLOUT, "checkpoint_every": ROLLOUT, "keep_checkpoints": 12}
+    options |= {"env_id": "Pendulum-v1", "optimizer": optimizer, "seed": 2, "eval_every": 12 * ROLLOUT}
+    options["on_change"] = on_change
+    options["change_kwargs"] = {"alpha": 0.45, "min_history": 2, "window": 4, "rollouts": 3}
+    train(configure(tmp_path / "whole", **options))
+    alarms = [json.loads(line)["step"] for line in (tmp_path / "whole" / "changes.jsonl").read_text().splitlines()]
+    assert len(alarms) >= 2
+    train_until(configure(tmp_path / "killed", **options), alarms[0] + 0.5 * ROLLOUT)
+    with pytest.raises(Killed):
+        resume(tmp_path / "killed", display=KilledAt(alarms[1] + 1.5 * ROLLOUT))
+    for alarm in alarms[:2]:
+        state = read_resume_state(tmp_path / "killed" / "checkpoints" / f"{alarm}.zip").change
+        assert state is not None
+        assert state["is_pending"] is True
+    (tmp_path / "killed" / "checkpoints" / f"{alarms[1] + ROLLOUT}.zip").unlink()  # back to before the response
+    resume(tmp_path / "killed")
+    changes = [(tmp_path / name / "changes.jsonl").read_text() for name in ("whole", "killed")]
+    assert changes[0] == changes[1]
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """:return: a run that was never interrupted"""
