@@ -59,6 +59,7 @@ class SelfStartingChart:
     alpha: float
     min_history: int
     _history: deque[float]
+    _settling: int
 
     def __init__(self, alpha: float = 1e-3, window: int = 40, min_history: int = 8) -> None:
         if not (isinstance(alpha, Real) and 0.0 < alpha < 0.5):
@@ -87,25 +88,20 @@ class SelfStartingChart:
             if not self._settling:
                 self._history.clear()
             return Verdict(1.0, alarm=False)
-        p_value, limit = self._judge(shortfall) if len(self._history) >= self.min_history else (1.0, math.inf)
-        if not is_below:
-            p_value = 1.0
-        alarm = p_value <= self.alpha
-        self._settling = self.min_history if alarm else 0
-        self._history.append(limit if alarm else shortfall)
-        return Verdict(p_value, alarm)
-
-    def _judge(self, shortfall: float) -> tuple[float, float]:
-        """
-        Student's t with n − 1 degrees of freedom: (x − mean) / (sd · √(1 + 1 / n)).
-
-        :return: p-value, and the shortfall whose p-value is alpha; 1 and no limit where nothing ever varied
-        """
-        n, mean = len(self._history), float(np.mean(self._history))
-        spread = float(np.std(self._history, ddof=1)) * math.sqrt(1.0 + 1.0 / n)
-        if spread == 0.0:
-            return 1.0, math.inf
-        return float(stdtr(n - 1, (mean - shortfall) / spread)), mean - spread * float(stdtrit(n - 1, self.alpha))
+        self._settling = 0
+        verdict = Verdict(1.0, alarm=False)
+        if is_below and len(self._history) >= self.min_history:
+            n, history = len(self._history), np.array(self._history)
+            # One further observation differs from the mean of n others by sd · √(1 + 1 / n)
+            center, spread = float(history.mean()), float(history.std(ddof=1)) * math.sqrt(1.0 + 1.0 / n)
+            if spread > 0.0:  # else nothing has ever varied, which is no measure
+                p_value = float(stdtr(n - 1, (center - shortfall) / spread))
+                verdict = Verdict(p_value, p_value <= self.alpha)
+            if verdict.alarm:
+                self._settling = self.min_history
+                shortfall = center - spread * float(stdtrit(n - 1, self.alpha))
+        self._history.append(shortfall)
+        return verdict
 
     def state_dict(self) -> StateDict:
         """:return: what the chart remembers, without its settings"""
