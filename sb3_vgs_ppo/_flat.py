@@ -36,27 +36,6 @@ def flat_view(tensors: Sequence[th.Tensor]) -> th.Tensor | None:
     return first.as_strided(((end - first.data_ptr()) // first.itemsize,), (1,))
 
 
-class FlatView:
-    """:func:`flat_view` of tensors that mostly stay where they are, such as gradients from one step to the next."""
-
-    def __init__(self) -> None:
-        self._addresses: list[int] = []
-        self._flat: th.Tensor | None = None
-
-    def of(self, tensors: Sequence[th.Tensor]) -> th.Tensor | None:
-        """
-        :param tensors: of the same shapes and dtype in every call
-        :return: as :func:`flat_view`
-        """
-        if not tensors or th.compiler.is_compiling() or tensors[0].is_meta:
-            return None
-        found = addresses(tensors)
-        # The view keeps its memory alive, so that another tensor cannot come to lie there.
-        if self._flat is None or found != self._addresses:
-            self._flat, self._addresses = flat_view(tensors), found
-        return self._flat
-
-
 def split_like(flat: th.Tensor, tensors: Sequence[th.Tensor]) -> list[th.Tensor]:
     """:return: contiguous views into a flat tensor, one per tensor and in its shape"""
     pieces = flat.split([tensor.numel() for tensor in tensors])
@@ -77,8 +56,9 @@ def pack_parameters(parameters: Sequence[th.Tensor]) -> None:
     """
     Move the data of parameters into one buffer, unless it is there already. They stay the same objects.
 
-    :param parameters: leaves of the graph, on one device and of one dtype
+    :param parameters: leaves of the graph; left where they are unless all are contiguous, of one device and dtype
     """
-    if parameters and flat_view(parameters) is None:
+    alike = len({(p.device, p.dtype) for p in parameters}) == 1 and all(p.is_contiguous() for p in parameters)
+    if alike and flat_view(parameters) is None:
         for parameter, data in zip(parameters, pack(parameters), strict=True):
             parameter.data = data

@@ -73,3 +73,13 @@ def test_pack_and_split_keep_shapes() -> None:
     flat = flat_view(packed)
     assert flat is not None
     assert all(th.equal(a, b) for a, b in zip(split_like(flat, tensors), tensors, strict=True))
+
+
+def test_parameters_that_differ_in_kind_stay_where_they_are() -> None:
+    tensors = [th.nn.Parameter(th.ones(2)), th.nn.Parameter(th.ones(2, dtype=th.float64))]
+    addresses = [tensor.data_ptr() for tensor in tensors]
+    pack_parameters(tensors)
+    assert [(tensor.data_ptr(), tensor.dtype) for tensor in tensors] == [
+        (addresses[0], th.float32),
+        (addresses[1], th.float64),
+    ]

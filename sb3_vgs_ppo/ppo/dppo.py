@@ -32,7 +32,7 @@ from sb3_vgs_ppo._types import VgsPlacement
 from sb3_vgs_ppo.checkpoint import save_model_archive
 from sb3_vgs_ppo.distributional import ScalarHead
 from sb3_vgs_ppo.errors import TrainingDiverged, UserInputError
-from sb3_vgs_ppo.ppo.gradients import Gradients
+from sb3_vgs_ppo.ppo.gradients import Gradients, PackedGradients
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
 from sb3_vgs_ppo.ppo.minibatches import Minibatch, minibatches
 from sb3_vgs_ppo.ppo.mlp_loss import MlpLoss
@@ -213,8 +213,7 @@ class DistributionalPPO(PPO):
         pack_parameters(parameters)
         log = MinibatchLog()
         parameters_before = self._flat_parameters()
-        evaluate = self._choose_evaluation()
-        gradients = Gradients(parameters, as_sb3=self.vgs is None)  # with VGS there is nothing in SB3 to be equal to
+        evaluate, gradients = self._choose_evaluation(parameters)
         for epoch in range(self.n_epochs):
             log.start_epoch()
             completed = self._train_epoch(evaluate, gradients, log)
@@ -225,11 +224,20 @@ class DistributionalPPO(PPO):
                 break
         self._log_update(log, parameters_before)
 
-    def _choose_evaluation(self) -> Evaluation:
-        """:return: the hand-derived gradient where it is known to be that of :meth:`_evaluate`, which is slower"""
-        if overridden(self, DistributionalPPO, ("_evaluate", "_policy_loss", "_value_loss")):
-            return self._evaluate
-        return MlpLoss.of(self) or self._evaluate
+    def _choose_evaluation(self, parameters: list[th.nn.Parameter]) -> tuple[Evaluation, Gradients]:
+        """
+        :param parameters: the policy's
+        :return: the hand-derived gradient where it is known to be that of :meth:`_evaluate`, which is slower; and where
+            the gradients are to be found
+        """
+        as_sb3 = self.vgs is None  # otherwise SB3 has nothing to be equal to
+        if not overridden(self, DistributionalPPO, ("_evaluate", "_policy_loss", "_value_loss")):
+            loss = MlpLoss.of(self)
+            if loss is not None:
+                packed = PackedGradients(parameters, as_sb3)
+                loss.differentiate_into(packed)
+                return loss, packed
+        return self._evaluate, Gradients(parameters, as_sb3)
 
     def _train_epoch(self, evaluate: Evaluation, gradients: Gradients, log: MinibatchLog) -> bool:
         """One pass over the rollout. :return: False if it was ended by ``target_kl``"""
@@ -302,9 +310,9 @@ class DistributionalPPO(PPO):
         :raises TrainingDiverged: see :meth:`train`
         """
         if self.vgs is not None:
-            self.vgs.observe()
+            self.vgs.observe(gradients.flat)
             if self.vgs_placement == "before_clip":
-                self.vgs.scale()
+                self.vgs.scale(gradients.flat)
         # ``clip_grad_norm_`` in its two halves: clipping by a norm that is not finite would spoil every gradient
         grad_norm = gradients.norm()
         # The one host read of a minibatch, besides that of ``target_kl``
@@ -316,7 +324,7 @@ class DistributionalPPO(PPO):
         log.add(grad_norm=grad_norm)
         gradients.clip_(grad_norm, self.max_grad_norm)
         if self.vgs is not None and self.vgs_placement == "after_clip":
-            self.vgs.scale()
+            self.vgs.scale(gradients.flat)
         self._nonfinite_in_a_row = 0
         self.policy.optimizer.step()
         if self.vgs is not None:

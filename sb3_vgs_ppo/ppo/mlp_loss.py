@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch as th
 
-from sb3_vgs_ppo._flat import pack
+from sb3_vgs_ppo.ppo.gradients import PackedGradients
 from sb3_vgs_ppo.ppo.likelihood import GaussianLikelihood
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
 from sb3_vgs_ppo.ppo.minibatches import Minibatch
@@ -27,8 +27,6 @@ class MlpLoss:
     """
     Evaluates minibatches of one ``train()`` call.
 
-    The gradients of all parameters lie in one buffer, in the parameters' order.
-
     :param model: algorithm whose policy :meth:`of` accepts
     :param networks: the policy's networks
     """
@@ -37,13 +35,6 @@ class MlpLoss:
         self._model = model
         self._networks = networks
         self._clip_range = model.clip_range(model._current_progress_remaining)  # type: ignore[operator]
-        self._parameters = list(model.policy.parameters())
-        self._gradients = pack(self._parameters)
-        of = {id(parameter): gradient for parameter, gradient in zip(self._parameters, self._gradients, strict=True)}
-        self._actor_gradients = [of[id(parameter)] for parameter in networks.actor.parameters]
-        self._critic_gradients = [of[id(parameter)] for parameter in networks.critic.parameters]
-        if isinstance(networks.likelihood, GaussianLikelihood):
-            self._log_std_gradient = of[id(networks.likelihood.log_std)]
 
     @classmethod
     def of(cls, model: DistributionalPPO) -> MlpLoss | None:
@@ -65,12 +56,22 @@ class MlpLoss:
         alike = len({(parameter.dtype, parameter.device) for parameter in parameters}) == 1
         return cls(model, networks) if plain and alike and trained == set(map(id, parameters)) else None
 
+    def differentiate_into(self, gradients: PackedGradients) -> None:
+        """:param gradients: of all parameters of the policy; overwritten by every backward pass"""
+        pairs = zip(gradients.parameters, gradients.present(), strict=True)
+        of = {id(parameter): gradient for parameter, gradient in pairs}
+        networks = self._networks
+        self._actor_gradients = [of[id(parameter)] for parameter in networks.actor.parameters]
+        self._critic_gradients = [of[id(parameter)] for parameter in networks.critic.parameters]
+        if isinstance(networks.likelihood, GaussianLikelihood):
+            self._log_std_gradient = of[id(networks.likelihood.log_std)]
+
     @th.no_grad()
     def __call__(self, minibatch: Minibatch, log: MinibatchLog) -> tuple[th.Tensor, Callable[[], None]]:
         """
         :param minibatch: samples of the rollout, with observations in one tensor
         :param log: takes the figures of the minibatch
-        :return: 0-d loss, and a function that overwrites ``.grad`` of all parameters with its gradient
+        :return: 0-d loss, and a function that overwrites the gradients with its own
         """
         model, networks = self._model, self._networks
         features = networks.features(minibatch.observations)  # type: ignore[arg-type]  # Dict observations have others
@@ -101,5 +102,3 @@ class MlpLoss:
         networks.critic.backward(of_predictions, self._critic_gradients)
         if isinstance(networks.likelihood, GaussianLikelihood):
             self._log_std_gradient.copy_(networks.likelihood.log_std_gradient)
-        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
-            parameter.grad = gradient

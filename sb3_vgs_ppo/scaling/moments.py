@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import torch as th
 
-from sb3_vgs_ppo._flat import FlatView
 from sb3_vgs_ppo.scaling.arrays import Array, as_array, at_least, largest, stack, where
 
 # Small gradients are concatenated up to this many elements and reduced together, so that a thousand small tensors cost
@@ -115,31 +114,31 @@ class GradientReader:
         self._device = self.parameters[0].device
         self.numel = th.tensor(self._sizes, dtype=th.float64, device=self._device)
         self._numel = as_array(self.numel)
-        self._view = FlatView()
+        self._nonempty = [index for index, size in enumerate(self._sizes) if size]
         self._present: list[int] = []
         self._groups: list[_Group] = []
         self._columns: th.Tensor | None = None
 
-    def gradients(self) -> tuple[list[th.Tensor], th.Tensor | None]:
-        """:return: every gradient that is there and has elements, and all of them as one if they lie back to back"""
-        gradients = [p.grad for p, size in zip(self.parameters, self._sizes, strict=True) if size]
-        if any(gradient is None for gradient in gradients):
-            gradients = [gradient for gradient in gradients if gradient is not None]
-        return gradients, self._view.of(gradients)  # type: ignore[arg-type, return-value]  # there is no None left
+    def gradients(self) -> list[th.Tensor]:
+        """:return: every gradient that is there and has elements"""
+        return [p.grad for p, size in zip(self.parameters, self._sizes, strict=True) if p.grad is not None and size]
 
-    def read(self) -> Observation:
+    def read(self, flat: th.Tensor | None = None) -> Observation:
         """
         Read every ``.grad`` that is there.
 
+        :param flat: the gradients of all parameters as one tensor in their order, instead of ``.grad``
         :raises RuntimeError: a gradient is sparse
         """
+        if flat is None:
+            present = [i for i, p in enumerate(self.parameters) if p.grad is not None and self._sizes[i]]
+        else:
+            present = self._nonempty
+        if present != self._present:
+            self._plan(present)
+        gradients = self.gradients() if flat is None else flat
         try:
-            gradients, flat = self.gradients()
-            if len(gradients) != len(self._present) or len(gradients) < len(self._sizes):
-                present = [i for i, p in enumerate(self.parameters) if p.grad is not None and self._sizes[i]]
-                if present != self._present:
-                    self._plan(present)
-            blocks = [_segment_sums(gradients, flat, group) for group in self._groups]
+            blocks = [_segment_sums(gradients, group) for group in self._groups]
         except (RuntimeError, TypeError) as error:
             if any(p.grad is not None and p.grad.layout != th.strided for p in self.parameters):
                 raise RuntimeError(
@@ -151,7 +150,7 @@ class GradientReader:
         if self._columns is not None:
             found = found.new_full((4, len(self._sizes)), th.nan).index_copy_(1, self._columns, found)
         sums = as_array(found)
-        return Observation(sums, self._numel, finite_tensors(sums), len(gradients))
+        return Observation(sums, self._numel, finite_tensors(sums), len(present))
 
     def _plan(self, present: list[int]) -> None:
         """Decide which gradients are reduced together; kept until another set of tensors has gradients."""
@@ -178,16 +177,20 @@ class GradientReader:
         return offsets[:-1] if self._device.type == "cpu" else th.from_numpy(offsets).to(self._device)
 
 
-def _segment_sums(gradients: list[th.Tensor], flat: th.Tensor | None, group: _Group) -> th.Tensor:
+def _segment_sums(gradients: list[th.Tensor] | th.Tensor, group: _Group) -> th.Tensor:
     """
-    :param gradients: all of them
-    :param flat: all of them as one, if they lie back to back
+    :param gradients: all of them, as a list or as one flat tensor
     :return: Σg, Σ|g|, Σg² and max|g| of each gradient of the group, shape (4, number of members), float64
     """
     members, elements, starts = group
+    if isinstance(gradients, th.Tensor):
+        values = gradients[elements]
+    elif starts is None:
+        values = gradients[members][0].flatten()
+    else:
+        values = th.cat([gradient.flatten() for gradient in gradients[members]])
     if starts is None:
-        return _whole_sums(gradients[members][0].flatten())
-    values = th.cat([g.flatten() for g in gradients[members]]) if flat is None else flat[elements]
+        return _whole_sums(values)
     values = values.to(th.float64, copy=True)
     return _device_segment_sums(values, starts) if isinstance(starts, th.Tensor) else _cpu_segment_sums(values, starts)
 

@@ -149,42 +149,41 @@ class VarianceGradientScaler:
         return float(self.scale())
 
     @th.no_grad()
-    def observe(self) -> None:
+    def observe(self, flat: th.Tensor | None = None) -> None:
         """
         Stage this gradient's statistics: the first half of :meth:`scale_gradients`.
 
+        :param flat: the gradients of all parameters as one tensor in their order, if the caller keeps them in one
+            buffer; without it they are looked for
         :raises RuntimeError: as :meth:`scale_gradients`
         """
         reader = self._bound_reader()
         self._staged = None
         if not self.enabled:
             return
-        observation = reader.read()
+        observation = reader.read(flat)
         if observation.n_gradients:
             self._staged = _Staged(observation, self._one)
             self._window.add_gradient(observation)
 
     @th.no_grad()
-    def scale(self) -> Array:
+    def scale(self, flat: th.Tensor | None = None) -> Array:
         """
         Multiply every ``.grad`` by the factor: the second half of :meth:`scale_gradients`, without a host read.
 
+        :param flat: as in :meth:`observe`
         :return: the factor, 0-d float64: a NumPy number on a CPU, elsewhere a tensor
         :raises RuntimeError: this is a copy without parameters
         """
-        gradients, flat = self._bound_reader().gradients()
+        gradients = self._bound_reader().gradients() if flat is None else [flat]
         if not gradients or not self._active():
             return self._one
-        factor = multiplier = self._factor()
+        factor = self._factor()
         if self._staged is not None:
             self._staged = self._staged._replace(factor=factor)
-        if isinstance(factor, th.Tensor):
-            # A factor of the gradients' precision is three times faster; 16 bits of it would be too coarse
-            multiplier = factor.to(th.float64 if gradients[0].dtype == th.float64 else th.float32)
-        if flat is None:
-            th._foreach_mul_(gradients, multiplier)
-        else:
-            flat.mul_(multiplier)
+        # A factor of the gradients' precision is three times faster; 16 bits of it would be too coarse
+        precision = th.float64 if gradients[0].dtype == th.float64 else th.float32
+        th._foreach_mul_(gradients, as_tensor(factor).to(precision))
         return factor
 
     @th.no_grad()

@@ -30,7 +30,9 @@ ACTIONS = {"discrete": spaces.Discrete(3), "box": spaces.Box(-2.0, 2.0, (6,), np
 def collected(action: str, head: str, **kwargs: Any) -> DistributionalPPO:
     """A model with a rollout that its policy has moved away from, so that some ratios are clipped."""
     policy_kwargs = {**HEADS[head], **kwargs.pop("policy_kwargs", {})}
-    model = small_model(SpacesEnv(BOX, ACTIONS[action]), policy_kwargs=policy_kwargs, **kwargs)
+    observation_space = copy.deepcopy(BOX)
+    observation_space.seed(3)
+    model = small_model(SpacesEnv(observation_space, ACTIONS[action]), policy_kwargs=policy_kwargs, **kwargs)
     model.learn(64)
     with th.no_grad():
         for parameter in model.policy.parameters():
@@ -39,7 +41,6 @@ def collected(action: str, head: str, **kwargs: Any) -> DistributionalPPO:
 
 
 def gradient(evaluate: Callable[..., Any], model: DistributionalPPO, minibatch: Minibatch) -> tuple[th.Tensor, ...]:
-    model.policy.optimizer.zero_grad()
     loss, backward = evaluate(minibatch, MinibatchLog())
     backward()
     return loss.detach(), *(parameter.grad.clone() for parameter in model.policy.parameters())  # type: ignore[union-attr]
@@ -47,9 +48,11 @@ def gradient(evaluate: Callable[..., Any], model: DistributionalPPO, minibatch: 
 
 def both(model: DistributionalPPO, batch_size: int) -> tuple[tuple[th.Tensor, ...], tuple[th.Tensor, ...]]:
     minibatch = next(minibatches(model.rollout_buffer, batch_size))
-    fast = MlpLoss.of(model)
-    assert fast is not None
-    return gradient(fast, model, minibatch), gradient(model._evaluate, model, minibatch)
+    fast, _ = model._choose_evaluation(list(model.policy.parameters()))
+    assert isinstance(fast, MlpLoss)
+    by_hand = gradient(fast, model, minibatch)
+    model.policy.optimizer.zero_grad()
+    return by_hand, gradient(model._evaluate, model, minibatch)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -61,7 +64,7 @@ def test_with_a_scalar_head_the_gradient_is_autograds_bit_for_bit(
     model = collected(action, "scalar", ent_coef=ent_coef, vf_coef=0.3)
     (_, *ours), (_, *theirs) = both(model, batch_size)
     assert all(th.equal(mine, expected) for mine, expected in zip(ours, theirs, strict=True))
-    assert sum(mine.abs().max() > 0 for mine in ours) > len(ours) / 2, "some of a few samples may all be clipped"
+    assert sum(mine.abs().max() > 0 for mine in ours) >= len(ours) / 2, "a single sample may be clipped"
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -167,7 +170,7 @@ def hooked(change: Callable[[Any], Any]) -> DistributionalPPO:
 )
 def test_what_is_not_known_is_left_to_autograd(make: Callable[[], DistributionalPPO]) -> None:
     model = make()
-    assert model._choose_evaluation() == model._evaluate
+    assert model._choose_evaluation(list(model.policy.parameters()))[0] == model._evaluate
 
 
 def test_an_overridden_seam_takes_effect() -> None:

@@ -92,3 +92,13 @@ def test_gradients_that_are_not_contiguous() -> None:
     parameter = th.nn.Parameter(th.zeros(4, 3))
     parameter.grad = th.arange(12.0).reshape(3, 4).t()
     assert GradientReader([parameter]).read().mean().tolist() == [5.5]
+
+
+@pytest.mark.parametrize("group", [1, 45, 2**16])
+def test_gradients_in_one_buffer_are_read_as_one(group: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moments, "GROUP_ELEMENTS", group)
+    parameters = parameters_with_gradients([*SHAPES, (0,)])
+    flat = th.cat([p.grad.flatten() for p in parameters])
+    expected, actual = GradientReader(parameters).read(), GradientReader(parameters).read(flat)
+    np.testing.assert_array_equal(actual.sums, expected.sums)
+    assert actual.n_gradients == expected.n_gradients == len(SHAPES)
