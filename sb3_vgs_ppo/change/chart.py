@@ -50,8 +50,9 @@ class SelfStartingChart:
     false alarms would make further ones more likely.
 
     :param alpha: probability of a false alarm per rollout, in (0, 0.5)
-    :param window: rollouts in the history. Long enough to remember the noisy rollouts of earlier learning: late in
-        training shortfalls hardly vary, and a short memory would take every slip of a good agent for a change
+    :param window: rollouts in the history. Long enough to remember how far critic and returns were apart while the
+        agent learned: where it has nothing left to learn, shortfalls hardly vary, and after a short memory every slip
+        of a good agent is a change
     :param min_history: rollouts before the first that can raise an alarm, in [2, window]
     :raises UserInputError: a value out of range
     """
@@ -61,7 +62,7 @@ class SelfStartingChart:
     _history: deque[float]
     _settling: int
 
-    def __init__(self, alpha: float = 1e-3, window: int = 40, min_history: int = 8) -> None:
+    def __init__(self, alpha: float = 1e-3, window: int = 500, min_history: int = 8) -> None:
         if not (isinstance(alpha, Real) and 0.0 < alpha < 0.5):
             raise UserInputError(f"alpha={alpha!r} is no probability between 0 and 0.5; remedy: 0.001 is usual")
         if not all(isinstance(number, Integral) for number in (window, min_history)) or not 2 <= min_history <= window:

@@ -63,7 +63,8 @@ class ShrinkHead(Response):
     :param keep: share of the old weights in [0, 1); None for twice the mean probability integral transform of the
         rollout, the share of the prediction that still holds: the stronger the evidence, the less is kept
     :param reset: optimizer state (moments, utilities, step counts) that is dropped too: that of the head, of all
-        parameters, or none
+        parameters, or none. With UPGD and AdaptiveUPGD "head" makes their steps several times slower from then on:
+        tensors that have made different numbers of steps are not updated as one
     :raises UserInputError: a value out of range
     """
 

@@ -18,7 +18,7 @@ def observe(chart: SelfStartingChart, shortfalls: npt.ArrayLike, pit: float = LO
     return [chart.observe(Surprise(float(shortfall), pit)).alarm for shortfall in np.asarray(shortfalls)]
 
 
-def alarm_rate(streams: npt.NDArray[np.float64], alpha: float = 0.02, window: int = 40) -> float:
+def alarm_rate(streams: npt.NDArray[np.float64], alpha: float = 0.02, window: int = 500) -> float:
     """:return: alarms per rollout that could have raised one, over streams (n, rollouts)"""
     n_alarms = sum(sum(observe(SelfStartingChart(alpha, window), stream)) for stream in streams)
     return n_alarms / (len(streams) * (streams.shape[1] - 8))
@@ -161,7 +161,7 @@ def test_a_saved_chart_goes_on_as_if_it_had_never_stopped() -> None:
         ({"alpha": 0}, "alpha=0 is no probability between 0 and 0.5"),
         ({"alpha": 0.5}, "alpha=0.5 is no probability"),
         ({"alpha": "1e-3"}, "alpha='1e-3' is no probability"),
-        ({"min_history": 1}, "min_history=1, window=40; remedy: whole numbers with 2 <= min_history <= window"),
+        ({"min_history": 1}, "min_history=1, window=500; remedy: whole numbers with 2 <= min_history <= window"),
         ({"window": 7}, "min_history=8, window=7"),
         ({"window": 40.0}, "window=40.0"),
     ],
