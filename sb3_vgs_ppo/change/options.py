@@ -42,7 +42,7 @@ def make_change_callback(
     known = {name for parameters in taken for name in parameters}
     for name in kwargs:
         if name not in known:
-            hint = did_you_mean(name, known, "they need one" if not known else None)
+            hint = did_you_mean(name, known) if known else f"remedy: on_change {REPORT!r}, or a response"
             raise UserInputError(f"change_kwargs {name!r}: on_change {on_change!r} has no such argument; {hint}")
     if not parts:
         return None

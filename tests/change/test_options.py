@@ -41,7 +41,7 @@ def test_arguments_reach_what_takes_them() -> None:
         ("restart", {}, "on_change 'restart': did you mean 'restart-head'"),
         ("shrink-head+", {}, "on_change '': known: none, raise-entropy"),
         ("raise-noise+raise-noise", {}, "names a response twice"),
-        ("none", {"alpha": 0.1}, "change_kwargs 'alpha': on_change 'none' has no such argument"),
+        ("none", {"alpha": 0.1}, "on_change 'none' has no such argument; remedy: on_change 'report'"),
         ("restart-head", {"keep": 0.1}, "change_kwargs 'keep': .* 'restart-head' has no such argument"),
         ("report", {"alpa": 0.1}, "change_kwargs 'alpa': .*; did you mean 'alpha'"),
         ("report", {"alpha": 2}, "alpha=2 is no probability"),
