@@ -29,7 +29,7 @@ class MinibatchLog:
     def add(self, **figures: th.Tensor) -> None:
         """:param figures: 0-d tensors, reported as their mean over all minibatches"""
         for name, value in figures.items():
-            self._figures.setdefault(name, []).append(value.detach())
+            self._figures.setdefault(name, []).append(value.detach() if value.requires_grad else value)
 
     def add_log_ratio(self, log_ratio: th.Tensor) -> None:
         """:param log_ratio: log-probabilities under the current policy less those under the old one, (batch,)"""

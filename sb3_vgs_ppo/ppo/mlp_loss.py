@@ -83,7 +83,7 @@ class MlpLoss:
         head = model.policy.value_net
         value_loss, of_predictions = head.loss_with_gradient(predictions, minibatch.returns, model.vf_coef)
         entropy_loss = -networks.likelihood.mean_entropy()
-        loss = policy_loss + model.ent_coef * entropy_loss + model.vf_coef * value_loss
+        loss = policy_loss.add(entropy_loss, alpha=model.ent_coef).add_(value_loss, alpha=model.vf_coef)
         log.add(policy_gradient_loss=policy_loss, value_loss=value_loss, entropy_loss=entropy_loss)
         log.add_log_ratio(log_ratio)
         log.add_predictions(predictions, minibatch.returns)

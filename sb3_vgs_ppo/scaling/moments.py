@@ -191,7 +191,6 @@ def _segment_sums(gradients: list[th.Tensor] | th.Tensor, group: _Group) -> th.T
         values = th.cat([gradient.flatten() for gradient in gradients[members]])
     if starts is None:
         return _whole_sums(values)
-    values = values.to(th.float64, copy=True)
     return _device_segment_sums(values, starts) if isinstance(starts, th.Tensor) else _cpu_segment_sums(values, starts)
 
 
@@ -212,6 +211,7 @@ def _device_segment_sums(values: th.Tensor, offsets: th.Tensor) -> th.Tensor:
         # unsafe=True leaves out a check of the offsets, which would wait for the device
         return th.segment_reduce(values, how, offsets=offsets, unsafe=True)
 
+    values = values.to(th.float64, copy=True)
     total = reduce("sum")
     values.abs_()
     magnitude, maximum = reduce("sum"), reduce("max")
@@ -220,8 +220,9 @@ def _device_segment_sums(values: th.Tensor, offsets: th.Tensor) -> th.Tensor:
 
 
 def _cpu_segment_sums(values: th.Tensor, starts: np.ndarray) -> th.Tensor:
-    # NumPy reads the tensor's own memory and reduces segments three times faster than torch.segment_reduce on a CPU.
-    x, sums = values.numpy(), np.empty((4, len(starts)))
+    # NumPy reduces segments three times faster than torch.segment_reduce on a CPU. It knows no bfloat16.
+    x = (values.float() if values.itemsize < th.float32.itemsize else values).numpy().astype(np.float64)
+    sums = np.empty((4, len(starts)))
     with np.errstate(over="ignore", invalid="ignore"):  # non-finite sums mark the tensor as not observed
         np.add.reduceat(x, starts, out=sums[_SUM])
         np.abs(x, out=x)

@@ -181,9 +181,13 @@ class VarianceGradientScaler:
         factor = self._factor()
         if self._staged is not None:
             self._staged = self._staged._replace(factor=factor)
-        # A factor of the gradients' precision is three times faster; 16 bits of it would be too coarse
-        precision = th.float64 if gradients[0].dtype == th.float64 else th.float32
-        th._foreach_mul_(gradients, as_tensor(factor).to(precision))
+        if isinstance(factor, th.Tensor):
+            # A factor of the gradients' precision is three times faster; 16 bits of it would be too coarse
+            precision = th.float64 if gradients[0].dtype == th.float64 else th.float32
+            th._foreach_mul_(gradients, factor.to(precision))
+        else:
+            for gradient in gradients:
+                gradient.mul_(factor)
         return factor
 
     @th.no_grad()
