@@ -22,7 +22,14 @@ from sb3_vgs_ppo.optim import AdaptiveUPGD
 from sb3_vgs_ppo.ppo.blueprint import Blueprint
 from sb3_vgs_ppo.ppo.policies import DistributionalActorCriticPolicy
 from sb3_vgs_ppo.scaling.elements_spatial import GLOBAL_FIGURES
-from sb3_vgs_ppo.scaling.state import AVERAGES, SETTINGS, migrate_state, migration_message, parse_state
+from sb3_vgs_ppo.scaling.state import (
+    APPLICATION,
+    SETTINGS,
+    empty_statistics,
+    migrate_state,
+    migration_message,
+    parse_state,
+)
 from sb3_vgs_ppo.scaling.versions import MEASURES
 
 OptimizerName: TypeAlias = Literal["adam", "adaptive-upgd"]
@@ -145,9 +152,8 @@ def _restart_scaler(blueprint: Blueprint) -> tuple[Blueprint, Notes]:
     if "vgs" not in blueprint.states:
         return blueprint, Notes()
     parsed = parse_state(blueprint.states["vgs"])
-    state = {name: value for name, value in parsed.items() if name in ("vgs_version", *SETTINGS, *GLOBAL_FIGURES)}
-    if parsed["vgs_version"] != "1.0":
-        state |= dict.fromkeys((*AVERAGES, "param_numel"))
+    kept = ("vgs_version", *SETTINGS, *APPLICATION, *GLOBAL_FIGURES)
+    state = empty_statistics(parsed["vgs_version"]) | {name: parsed[name] for name in kept if name in parsed}
     states = {**blueprint.states, "vgs": {**state, "step_count": 0}}
     return replace(blueprint, states=states), Notes(reset=("VGS: statistics, which were of the old head too",))
 

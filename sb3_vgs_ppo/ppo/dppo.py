@@ -326,9 +326,12 @@ class DistributionalPPO(PPO):
         if self.vgs is not None and self.vgs_placement == "after_clip":
             self.vgs.scale(gradients.flat)
         self._nonfinite_in_a_row = 0
-        self.policy.optimizer.step()
-        if self.vgs is not None:
-            self.vgs.step()
+        if self.vgs is None:
+            self.policy.optimizer.step()
+            return
+        with self.vgs.scaling_update(self.policy.optimizer):
+            self.policy.optimizer.step()
+        self.vgs.step()
 
     def _skip_update(self, log: MinibatchLog) -> None:
         self._nonfinite_in_a_row += 1

@@ -10,6 +10,7 @@ import torch as th
 
 from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.scaling.arrays import Array, as_array, at_least, silent, stack
+from sb3_vgs_ppo.scaling.layout import Layout
 from sb3_vgs_ppo.scaling.measure import Measure
 from sb3_vgs_ppo.scaling.moments import BATCH, Observation, global_figures
 
@@ -26,11 +27,12 @@ class ElementsSpatial(Measure):
 
     summary = "the spread over all elements of one gradient (SPATIAL variance)"
     over_time = False
+    averages = ()
 
-    def __init__(self, numel: th.Tensor, beta: float, eps: float) -> None:
-        super().__init__(numel, beta, eps)
-        self._averages: Array = as_array(numel.new_zeros(len(GLOBAL_FIGURES)))
-        self._started: Array = as_array(numel.new_zeros(len(GLOBAL_FIGURES)))  # 1 from a figure's first value on
+    def __init__(self, layout: Layout, beta: float, eps: float) -> None:
+        super().__init__(layout, beta, eps)
+        self._averages: Array = as_array(self.numel.new_zeros(len(GLOBAL_FIGURES)))
+        self._started: Array = as_array(self.numel.new_zeros(len(GLOBAL_FIGURES)))  # 1 from a figure's first value on
         self._waiting: list[Array] = []
 
     def update(self, observation: Observation) -> None:

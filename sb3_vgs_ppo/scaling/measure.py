@@ -13,13 +13,14 @@ import torch as th
 
 from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, silent, where
+from sb3_vgs_ppo.scaling.layout import Layout
 from sb3_vgs_ppo.scaling.moments import Observation
 
 
 class Measure(ABC):
     """One version's statistics.
 
-    :param numel: number of elements of each tensor, shape (P,), float64, on the parameters' device
+    :param layout: of the parameters
     :param beta: decay of the exponential moving averages (EMA)
     :param eps: added to the squared mean by which a variance is divided
     """
@@ -30,8 +31,15 @@ class Measure(ABC):
     over_time: ClassVar[bool]
     """Whether gradients of different times are compared. The versions up to 2.0 compare elements of one gradient."""
 
-    def __init__(self, numel: th.Tensor, beta: float, eps: float) -> None:
-        self.numel = numel
+    averages: ClassVar[tuple[str, ...]]
+    """Keys of the state format under which the two averages are found; none where :data:`GLOBAL_FIGURES` are all."""
+
+    per_element: ClassVar[bool] = False
+    """Whether the averages are of elements, which then have to be observed; else of tensors."""
+
+    def __init__(self, layout: Layout, beta: float, eps: float) -> None:
+        self.layout = layout
+        self.numel = layout.numel
         self.beta = beta
         self.eps = eps
 
@@ -66,8 +74,11 @@ class TensorMeasure(Measure):
     bias correction of Adam, for tensors that appear late too.
     """
 
-    def __init__(self, numel: th.Tensor, beta: float, eps: float) -> None:
-        super().__init__(numel, beta, eps)
+    averages = ("param_grad_mean_ema", "param_grad_sq_ema")
+
+    def __init__(self, layout: Layout, beta: float, eps: float) -> None:
+        super().__init__(layout, beta, eps)
+        numel = self.numel
         # rows: first EMA, second EMA, sum of weights; and what enters them, whose last row stays 1
         self._averages: Array = as_array(numel.new_zeros(3, len(numel)))
         self._entering: Array = as_array(numel.new_ones(3, len(numel)))
@@ -96,7 +107,7 @@ class TensorMeasure(Measure):
         }
 
     def load_statistics(self, statistics: StateDict) -> None:
-        rows = [statistics[key] for key in ("param_grad_mean_ema", "param_grad_sq_ema", "param_ema_weight")]
+        rows = [statistics[key] for key in (*self.averages, "param_ema_weight")]
         if rows[0] is None:
             self._averages = as_array(self.numel.new_zeros(3, len(self.numel)))
         else:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import torch as th
+from stable_baselines3.common.logger import Logger
 
 from sb3_vgs_ppo.scaling.arrays import Array, stack
 from sb3_vgs_ppo.scaling.moments import BATCH, Observation, squared_norm
 from sb3_vgs_ppo.scaling.quantiles import observed_quantiles
 
-_AVERAGED = (
-    "vgs/scaling_factor",
-    "vgs/normalized_variance",
-    "vgs/variance_p10",
-    "vgs/variance_p50",
-    "vgs/variance_p90",
-    "vgs/grad_norm_raw",
-    "vgs/grad_norm_scaled",
-)
+VARIANCES = ("vgs/normalized_variance", "vgs/variance_p10", "vgs/variance_p50", "vgs/variance_p90")
+"""Keys of the reading, which is the last of the :data:`QUANTILES`, and of these themselves."""
+
+QUANTILES = (0.1, 0.5, 0.9)
+_AVERAGED = ("vgs/scaling_factor", *VARIANCES, "vgs/grad_norm_raw", "vgs/grad_norm_scaled")
 
 
 class MetricWindow:
@@ -26,7 +23,7 @@ class MetricWindow:
     """
 
     def __init__(self, device: th.device) -> None:
-        self._q = th.tensor([0.1, 0.5, 0.9], dtype=th.float64, device=device)
+        self._q = th.tensor(QUANTILES, dtype=th.float64, device=device)
         self._clear()
 
     def _clear(self) -> None:
@@ -34,7 +31,7 @@ class MetricWindow:
         self._n_steps = self._n_warmup = 0
         self._n_gradients = 0
         self._n_finite = self._q.new_zeros(())
-        self._steps: list[tuple[Array, Array, Array]] = []
+        self._steps: list[tuple[Array, Array, Array, Array]] = []
         self._finite: list[Array] = []
 
     def add_gradient(self, observation: Observation) -> None:
@@ -44,26 +41,29 @@ class MetricWindow:
         if len(self._finite) == BATCH:
             self._sum_up()
 
-    def add_step(self, observation: Observation, factor: Array, normalized_variances: Array, warmup: bool) -> None:
+    def add_step(
+        self, observation: Observation, factor: Array, norm_ratio: Array, normalized_variances: Array, warmup: bool
+    ) -> None:
         """
-        :param factor: by which the gradient was multiplied, 0-d
+        :param factor: by which gradient or update was multiplied, mean over elements, 0-d
+        :param norm_ratio: norm of the gradient after scaling over that before it, 0-d
         :param normalized_variances: of each tensor, from which the factor followed, shape (P,) or (1,)
         :param warmup: whether the factor was 1 because too little had been observed
         """
         self._n_steps += 1
         self._n_warmup += warmup
-        self._steps.append((observation.sums, factor, normalized_variances))
+        self._steps.append((observation.sums, factor, norm_ratio, normalized_variances))
 
     def _sum_up(self) -> None:
         if self._finite:
             self._n_finite = self._n_finite + stack(self._finite).sum()
             self._finite.clear()
         if self._steps:
-            sums, factors, variances = (stack(column) for column in zip(*self._steps, strict=True))
+            sums, factors, norm_ratios, variances = (stack(column) for column in zip(*self._steps, strict=True))
             self._steps.clear()
             norms = squared_norm(sums).sqrt()
             quantiles = observed_quantiles(variances, self._q)
-            columns = th.column_stack((factors, quantiles[:, 2], quantiles, norms, norms * factors))
+            columns = th.column_stack((factors, quantiles[:, 2], quantiles, norms, norms * norm_ratios))
             self._sums = self._sums + columns.sum(0)
 
     def pop(self) -> dict[str, float]:
@@ -76,3 +76,14 @@ class MetricWindow:
             metrics["vgs/warmup_active"] = self._n_warmup / self._n_steps
         self._clear()
         return metrics
+
+
+def record(logger: Logger, metrics: dict[str, float]) -> None:
+    """Record one step, so that a dump writes averages, the last step count and the sum of non-finite tensors."""
+    for key, value in metrics.items():
+        if key == "vgs/step_count":
+            logger.record(key, value)
+        elif key == "vgs/nonfinite":
+            logger.record(key, logger.name_to_value[key] + value)
+        else:
+            logger.record_mean(key, value)

@@ -16,6 +16,7 @@ import numpy as np
 import torch as th
 
 from sb3_vgs_ppo.scaling.arrays import Array, as_array, at_least, largest, stack, where
+from sb3_vgs_ppo.scaling.layout import Layout
 
 # Small gradients are concatenated up to this many elements and reduced together, so that a thousand small tensors cost
 # about as much as one of their total size.
@@ -41,12 +42,14 @@ class Observation:
     :param finite: tensors that are observed, shape (P,), bool: they have a gradient and no NaN or Inf in it (a float64
         gradient whose squares overflow counts as infinite)
     :param n_gradients: number of tensors that have a gradient, finite or not
+    :param elements: a copy of all gradients as one vector, 0 where there is none, shape (N,); None unless asked for
     """
 
     sums: Array
     numel: Array
     finite: Array
     n_gradients: int
+    elements: th.Tensor | None = None
 
     def mean(self) -> Array:
         """:return: mean(g) of each tensor, shape (P,)"""
@@ -59,6 +62,14 @@ class Observation:
     def mean_square(self) -> Array:
         """:return: mean(g²) of each tensor, shape (P,)"""
         return self.sums[_SQUARE] / self.numel
+
+    def squares(self) -> Array:
+        """:return: Σg² of each tensor, shape (P,)"""
+        return self.sums[_SQUARE]
+
+    def largest(self) -> Array:
+        """:return: max|g| of each tensor, shape (P,)"""
+        return self.sums[_MAX]
 
 
 def finite_tensors(sums: Array) -> Array:
@@ -106,13 +117,16 @@ class GradientReader:
     """Reads the gradients of P parameters into an :class:`Observation`.
 
     :param parameters: tensors on one device; those without elements are never observed
+    :param per_element: observe every element, at the price of a copy of the gradients
     """
 
-    def __init__(self, parameters: Sequence[th.Tensor]) -> None:
+    def __init__(self, parameters: Sequence[th.Tensor], per_element: bool = False) -> None:
         self.parameters = tuple(parameters)
-        self._sizes = [p.numel() for p in self.parameters]
-        self._device = self.parameters[0].device
-        self.numel = th.tensor(self._sizes, dtype=th.float64, device=self._device)
+        self.layout = Layout.of(self.parameters)
+        self._per_element = per_element
+        self._sizes = self.layout.sizes
+        self._device = self.layout.device
+        self.numel = self.layout.numel
         self._numel = as_array(self.numel)
         self._nonempty = [index for index, size in enumerate(self._sizes) if size]
         self._present: list[int] = []
@@ -123,6 +137,10 @@ class GradientReader:
         """:return: every gradient that is there and has elements"""
         return [p.grad for p, size in zip(self.parameters, self._sizes, strict=True) if p.grad is not None and size]
 
+    def present(self) -> list[int]:
+        """:return: which parameters :meth:`gradients` are of"""
+        return [i for i, p in enumerate(self.parameters) if p.grad is not None and self._sizes[i]]
+
     def read(self, flat: th.Tensor | None = None) -> Observation:
         """
         Read every ``.grad`` that is there.
@@ -130,10 +148,7 @@ class GradientReader:
         :param flat: the gradients of all parameters as one tensor in their order, instead of ``.grad``
         :raises RuntimeError: a gradient is sparse
         """
-        if flat is None:
-            present = [i for i, p in enumerate(self.parameters) if p.grad is not None and self._sizes[i]]
-        else:
-            present = self._nonempty
+        present = self.present() if flat is None else self._nonempty
         if present != self._present:
             self._plan(present)
         gradients = self.gradients() if flat is None else flat
@@ -150,7 +165,18 @@ class GradientReader:
         if self._columns is not None:
             found = found.new_full((4, len(self._sizes)), th.nan).index_copy_(1, self._columns, found)
         sums = as_array(found)
-        return Observation(sums, self._numel, finite_tensors(sums), len(present))
+        elements = self._elements(flat) if self._per_element else None
+        return Observation(sums, self._numel, finite_tensors(sums), len(present), elements)
+
+    def _elements(self, flat: th.Tensor | None) -> th.Tensor:
+        """:return: a copy of all gradients as one vector, shape (N,)"""
+        if flat is not None:
+            return flat.to(self.layout.dtype, copy=True)
+        elements = self.layout.zeros()
+        for parameter, piece in zip(self.parameters, elements.split(list(self._sizes)), strict=True):
+            if parameter.grad is not None:
+                piece.copy_(parameter.grad.flatten())
+        return elements
 
     def _plan(self, present: list[int]) -> None:
         """Decide which gradients are reduced together; kept until another set of tensors has gradients."""

@@ -6,32 +6,44 @@ difference between its versions, see :mod:`sb3_vgs_ppo.scaling.versions`.
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
 import torch as th
 from stable_baselines3.common.logger import Logger
 
+from sb3_vgs_ppo._flat import flat_view
 from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.errors import CheckpointError, UserInputError, VGSMigrationWarning
-from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, silent
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, silent, where
 from sb3_vgs_ppo.scaling.elements_spatial import ElementsSpatial
+from sb3_vgs_ppo.scaling.elements_temporal import ElementsTemporal
+from sb3_vgs_ppo.scaling.factors import Factors, averaging_of
 from sb3_vgs_ppo.scaling.measure import Measure
-from sb3_vgs_ppo.scaling.metrics import MetricWindow
+from sb3_vgs_ppo.scaling.metrics import QUANTILES, VARIANCES, MetricWindow, record
 from sb3_vgs_ppo.scaling.moments import GradientReader, Observation
-from sb3_vgs_ppo.scaling.quantiles import ascending, rank_weights
-from sb3_vgs_ppo.scaling.settings import Settings
-from sb3_vgs_ppo.scaling.state import migrate_state, migration_message, parse_state
+from sb3_vgs_ppo.scaling.parameters import checked_parameters
+from sb3_vgs_ppo.scaling.quantiles import ascending, observed_quantiles, rank_weights
+from sb3_vgs_ppo.scaling.settings import LEGACY_APPLICATION, Application, AppliedTo, Granularity, Settings
+from sb3_vgs_ppo.scaling.state import APPLICATION, migrate_state, migration_message, parse_state
 from sb3_vgs_ppo.scaling.versions import DEFAULT_VERSION, KNOWN_VERSIONS, MEASURES
 
 
 class _Staged(NamedTuple):
-    """A gradient that was observed but not committed, and the factor by which it was multiplied."""
+    """A gradient that was observed but not committed, and what was done with it.
+
+    :param observation: of the raw gradient
+    :param factor: by which it, or the update that came of it, was multiplied; mean over elements, 0-d
+    :param norm_ratio: norm of the gradient after scaling over that before it, 0-d
+    """
 
     observation: Observation
     factor: Array
+    norm_ratio: Array
 
 
 class VarianceGradientScaler:
@@ -56,14 +68,25 @@ class VarianceGradientScaler:
     :param parameters: the P tensors whose ``.grad`` is read and scaled, all on one device. Build the scaler, or call
         :meth:`update_parameters`, after moving a module to another device
     :param version: what is measured: "1.0" the spread over all elements, "2.0" inside each tensor (both legacy), "3.0"
-        the change of each tensor's mean over time, "3.1" time and space mixed
+        the change of each tensor's mean over time, "3.1" time and space mixed, "4.0" the change of each element over
+        time
     :param enabled: False leaves gradients as they are and observes nothing; may be set at any time
     :param beta: decay of the moving averages; 0.99 remembers about the last hundred gradients
     :param alpha: strength; a normalized variance of 1/alpha halves the gradient
-    :param eps: keeps the normalized variance finite where a mean gradient is near 0 (unit: gradient²)
+    :param eps: keeps the normalized variance finite where a mean gradient is near 0 (unit: gradient²; in "4.0" a share
+        of the variance, without unit)
     :param warmup_steps: observations before the first scaling, so that the averages are not of a handful of values
     :param min_scaling_factor: the factor is never smaller, so that no step is lost altogether
     :param variance_cap: normalized variances above count as this one
+    :param granularity: "4.0" only. What has a factor of its own: each ``"element"`` (Balles & Hennig 2018, "Dissecting
+        Adam", equation 14: the smallest expected squared error with α = 1), each ``"tensor"`` (the default, since Σσ² /
+        Σμ² is far better known than the ratio of one element), or ``"global"``: one factor, from the 0.9-quantile over
+        tensors, as the other versions have
+    :param apply_to: "4.0" only. Factors multiply the ``"gradient"`` (the default), or the optimizer's ``"update"``, see
+        :meth:`scaling_update`: Adam-like optimizers cancel a steady factor of the gradient
+    :param momentum: "4.0" only. Decay β₁ of an optimizer that averages gradients: what counts is the noise of the
+        average, (1 − β₁) / (1 + β₁) of that of the gradient (their M-SVAG). None (the default) is 0 for gradients; for
+        updates it is read from the optimizer
     :param logger: an SB3 logger to which :meth:`step` records the figures of :meth:`pop_metrics`, at the price of one
         host read per step
     :raises UserInputError: (a ValueError) an argument is out of range, the version is not known, or there are no
@@ -83,12 +106,18 @@ class VarianceGradientScaler:
         warmup_steps: int = 100,
         min_scaling_factor: float = 1e-4,
         variance_cap: float = 1e6,
+        granularity: Granularity | None = None,
+        apply_to: AppliedTo | None = None,
+        momentum: float | None = None,
         logger: Logger | None = None,
     ) -> None:
         if version not in KNOWN_VERSIONS:
             raise UserInputError(f"version {version!r} is not known; known versions: {', '.join(KNOWN_VERSIONS)}")
         self._version = version
         self._settings = Settings(beta, alpha, eps, warmup_steps, min_scaling_factor, variance_cap)
+        application = {"granularity": granularity, "apply_to": apply_to, "momentum": momentum}
+        self._application = _application(version, {k: v for k, v in application.items() if v is not None})
+        self._optimizer_momentum = 0.0
         self.enabled = bool(enabled)
         self.logger = logger
         self.update_parameters(parameters)
@@ -116,8 +145,9 @@ class VarianceGradientScaler:
         :raises UserInputError: no parameters, or duplicates, several devices or complex numbers among them
         :raises TypeError: not an iterable of tensors
         """
-        self._reader: GradientReader | None = GradientReader(_checked(parameters))
-        self._numel = self._reader.numel
+        per_element = MEASURES[self._version].per_element
+        self._reader: GradientReader | None = GradientReader(checked_parameters(parameters), per_element)
+        self._layout, self._numel = self._reader.layout, self._reader.numel
         self._q = self._numel.new_full((1,), 0.9)
         self._one = as_array(self._numel.new_ones(()))
         self.reset_statistics()
@@ -128,10 +158,10 @@ class VarianceGradientScaler:
         self._staged: _Staged | None = None
         self._window = MetricWindow(self._numel.device)
         # The global figures, which every version keeps for logging, are the statistics of version 1.0
-        self._figures = ElementsSpatial(self._numel, self._settings.beta, self._settings.eps)
+        self._figures = ElementsSpatial(self._layout, self._settings.beta, self._settings.eps)
         self._measure: Measure = self._figures
         if MEASURES[self._version] is not ElementsSpatial:
-            self._measure = MEASURES[self._version](self._numel, self._settings.beta, self._settings.eps)
+            self._measure = MEASURES[self._version](self._layout, self._settings.beta, self._settings.eps)
         self._normalized_variances = self._measure.normalized_variance(0)
         self._p90_weights: Array | None = None
 
@@ -142,7 +172,8 @@ class VarianceGradientScaler:
         Call it once per ``backward()``. Statistics that were staged before and not committed are replaced, so an
         update that is skipped leaves no trace in them.
 
-        :return: the factor; exactly 1 (gradients bit-identical) while disabled or warming up
+        :return: the factor, the mean over elements where there are several; exactly 1 (gradients bit-identical) while
+            disabled or warming up, or if factors are applied to the update
         :raises RuntimeError: a gradient is sparse, or this is a copy without parameters
         """
         self.observe()
@@ -163,7 +194,7 @@ class VarianceGradientScaler:
             return
         observation = reader.read(flat)
         if observation.n_gradients:
-            self._staged = _Staged(observation, self._one)
+            self._staged = _Staged(observation, self._one, self._one)
             self._window.add_gradient(observation)
 
     @th.no_grad()
@@ -172,23 +203,60 @@ class VarianceGradientScaler:
         Multiply every ``.grad`` by the factor: the second half of :meth:`scale_gradients`, without a host read.
 
         :param flat: as in :meth:`observe`
-        :return: the factor, 0-d float64: a NumPy number on a CPU, elsewhere a tensor
+        :return: as :meth:`scale_gradients`, 0-d float64: a NumPy number on a CPU, elsewhere a tensor
         :raises RuntimeError: this is a copy without parameters
         """
-        gradients = self._bound_reader().gradients() if flat is None else [flat]
-        if not gradients or not self._active():
+        reader = self._bound_reader()
+        if self._application.apply_to == "update" or not self._active():
             return self._one
-        factor = self._factor()
-        if self._staged is not None:
-            self._staged = self._staged._replace(factor=factor)
-        if isinstance(factor, th.Tensor):
-            # A factor of the gradients' precision is three times faster; 16 bits of it would be too coarse
-            precision = th.float64 if gradients[0].dtype == th.float64 else th.float32
-            th._foreach_mul_(gradients, factor.to(precision))
+        gradients = reader.gradients() if flat is None else [flat]
+        if not gradients:
+            return self._one
+        factors = self._factors()
+        if flat is None or factors.granularity == "global":
+            factors.scale_(gradients, reader.present)
         else:
-            for gradient in gradients:
-                gradient.mul_(factor)
+            flat.mul_(factors.whole())
+        factor = factors.mean()
+        if self._staged is not None:
+            self._staged = self._staged._replace(factor=factor, norm_ratio=factors.norm_ratio(self._staged.observation))
         return factor
+
+    @contextmanager
+    def scaling_update(self, optimizer: th.optim.Optimizer) -> Iterator[None]:
+        """
+        Scale what the optimizer does inside, if ``apply_to="update"``: p ← p_old + γ·(p − p_old)::
+
+            with vgs.scaling_update(optimizer):
+                optimizer.step()
+            vgs.step()
+
+        The old parameters are kept meanwhile. Otherwise, while disabled or warming up, this does nothing.
+
+        :param optimizer: gives β₁, unless ``momentum`` was set
+        :raises UserInputError: its parameter groups average gradients differently, and ``momentum`` was not set
+        :raises RuntimeError: this is a copy without parameters
+        """
+        reader = self._bound_reader()
+        if self._application.apply_to == "gradient":
+            yield
+            return
+        self._optimizer_momentum = averaging_of(optimizer) if self._application.momentum is None else 0.0
+        if not self._active():
+            yield
+            return
+        flat = flat_view(reader.parameters)
+        moving = [parameter.detach() for parameter in reader.parameters] if flat is None else [flat]
+        old = [tensor.clone() for tensor in moving]
+        yield
+        with th.no_grad():
+            factors = self._factors()
+            if flat is None:
+                factors.shorten_(moving, old)
+            else:
+                factors.shorten_flat_(flat, old[0])
+            if self._staged is not None:
+                self._staged = self._staged._replace(factor=factors.mean())
 
     @th.no_grad()
     def step(self) -> None:
@@ -203,15 +271,15 @@ class VarianceGradientScaler:
             self.observe()
         if self._staged is None:
             return
-        (observation, factor), self._staged = self._staged, None
-        self._window.add_step(observation, factor, self._normalized_variances, warmup=self._warming_up())
+        (observation, factor, norm_ratio), self._staged = self._staged, None
+        self._window.add_step(observation, factor, norm_ratio, self._normalized_variances, warmup=self._warming_up())
         self._figures.update(observation)
         if self._measure is not self._figures:
             self._measure.update(observation)
         self._step_count += 1
         self._normalized_variances = self._measure.normalized_variance(self._step_count)
         if self.logger is not None:
-            _record(self.logger, self.pop_metrics())
+            record(self.logger, self.pop_metrics())
 
     def discard(self) -> None:
         """Drop staged statistics, because the update that they belong to was skipped."""
@@ -219,13 +287,18 @@ class VarianceGradientScaler:
 
     @th.no_grad()
     def get_normalized_variance(self) -> float:
-        """:return: nv of what was committed so far; 0 if nothing was, or if it is not finite"""
+        """
+        :return: nv of the raw gradients committed so far, 0 if there were none: the 0.9-quantile over tensors, or over
+            elements if each has a factor of its own
+        """
+        if self._application.granularity == "element":
+            return float(observed_quantiles(self._element_variances().double(), self._q)[0])
         return float(self._normalized_variance())
 
     @th.no_grad()
     def get_scaling_factor(self) -> float:
-        """:return: the factor that the next call of :meth:`scale_gradients` applies"""
-        return float(self._factor()) if self._active() else 1.0
+        """:return: the factor that is applied next, the mean over elements where there are several"""
+        return float(self._factors().mean()) if self._active() else 1.0
 
     @th.no_grad()
     def pop_metrics(self) -> dict[str, float]:
@@ -234,11 +307,16 @@ class VarianceGradientScaler:
 
         :return: averages over the committed steps under ``vgs/...`` (absent if there were none), and
             ``vgs/step_count`` (observations since statistics restarted) and ``vgs/nonfinite`` (number of tensors that
-            had a NaN or Inf in their gradient, summed over all steps, skipped ones too)
+            had a NaN or Inf in their gradient, summed over all steps, skipped ones too). If each element has a factor
+            of its own, variances are over elements, and of the last step alone
         """
         if self._p90_weights is None and not as_tensor(self._normalized_variances).isnan().any():
             self._p90_weights = self._weigh_p90()  # they do not change any more: every tensor was observed
-        return {**self._window.pop(), "vgs/step_count": self._step_count}
+        metrics = {**self._window.pop(), "vgs/step_count": self._step_count}
+        if self._application.granularity == "element" and "vgs/normalized_variance" in metrics:
+            quantiles = observed_quantiles(self._element_variances().double(), self._q.new_tensor(QUANTILES)).tolist()
+            metrics |= dict(zip(VARIANCES, (quantiles[-1], *quantiles), strict=True))
+        return metrics
 
     @th.no_grad()
     def state_dict(self) -> StateDict:
@@ -246,8 +324,8 @@ class VarianceGradientScaler:
         :return: plain Python values and copies of tensors; ``torch.load(weights_only=True)`` reads it back.
             The fields are listed in :mod:`sb3_vgs_ppo.scaling.state`
         """
-        settings = {"enabled": self.enabled, **asdict(self._settings)}
-        state = {"vgs_version": self._version, **settings, "step_count": self._step_count, **self._figures.statistics()}
+        state = {"vgs_version": self._version, **self._all_settings(), "step_count": self._step_count}
+        state |= self._figures.statistics()
         return state if self._measure is self._figures else {**state, **self._measure.statistics()}
 
     @th.no_grad()
@@ -264,7 +342,7 @@ class VarianceGradientScaler:
             and this scaler's settings fill the gaps (as SB3's ``set_parameters(exact_match=False)`` asks)
         :raises CheckpointError: names the field that is missing, does not fit or is of an unknown version
         """
-        parsed = parse_state(state, strict, defaults={"enabled": self.enabled, **asdict(self._settings)})
+        parsed = parse_state(state, strict, defaults=self._all_settings())
         self._check_sizes(parsed.get("param_numel"))
         migrated = migrate_state(parsed, self._version)
         if migrated is not parsed:
@@ -274,6 +352,8 @@ class VarianceGradientScaler:
             )
         self.enabled = migrated["enabled"]
         self._settings = Settings(**{field.name: migrated[field.name] for field in fields(Settings)})
+        if migrated is parsed and self._measure.per_element:
+            self._application = Application(**{name: migrated[name] for name in APPLICATION})
         self.reset_statistics()
         self._step_count = migrated["step_count"]
         self._figures.load_statistics(migrated)
@@ -284,6 +364,10 @@ class VarianceGradientScaler:
     def __getstate__(self) -> dict[str, Any]:
         unbound = {"_reader": None, "logger": None, "_staged": None, "_window": MetricWindow(self._numel.device)}
         return {**self.__dict__, **unbound}
+
+    def _all_settings(self) -> StateDict:
+        application = asdict(self._application) if self._measure.per_element else {}
+        return {"enabled": self.enabled, **asdict(self._settings), **application}
 
     def _bound_reader(self) -> GradientReader:
         if self._reader is None:
@@ -309,13 +393,24 @@ class VarianceGradientScaler:
     def _weigh_p90(self) -> Array:
         return as_array(rank_weights(as_tensor(self._normalized_variances), self._q)[0])
 
+    def _element_variances(self) -> th.Tensor:
+        assert isinstance(self._measure, ElementsTemporal)  # no other version has this granularity
+        return self._measure.element_variances()
+
     @silent
-    def _factor(self) -> Array:
-        """:return: clip(1 / (1 + α · min(nv, variance_cap)), min_scaling_factor, 1), 0-d"""
-        settings = self._settings
+    def _factors(self) -> Factors:
+        """:return: clip(1 / (1 + α · min(nv, variance_cap)), min_scaling_factor, 1), nv of the average"""
+        settings, granularity = self._settings, self._application.granularity
+        if granularity == "global":
+            nv = self._normalized_variance()
+        else:
+            nv = self._normalized_variances if granularity == "tensor" else self._element_variances()
+            nv = where(nv < math.inf, nv, 0.0)
+        momentum = self._application.momentum or self._optimizer_momentum
+        strength = settings.alpha * (1.0 - momentum) / (1.0 + momentum)
         # The factor falls with nv, so both bounds on its lower side are one; it cannot exceed 1
-        smallest = max(settings.min_scaling_factor, 1.0 / (1.0 + settings.alpha * settings.variance_cap))
-        return at_least(1.0 / (1.0 + settings.alpha * self._normalized_variance()), smallest)
+        smallest = max(settings.min_scaling_factor, 1.0 / (1.0 + strength * settings.variance_cap))
+        return Factors(at_least(1.0 / (1.0 + strength * nv), smallest), granularity, self._layout)
 
     def _check_sizes(self, numel: th.Tensor | None) -> None:
         """:raises CheckpointError: the state is of tensors of other sizes"""
@@ -329,33 +424,10 @@ class VarianceGradientScaler:
             )
 
 
-def _checked(parameters: Iterable[th.Tensor]) -> tuple[th.Tensor, ...]:
-    """:return: the parameters, none of which the scaler would misread"""
-    if isinstance(parameters, th.Tensor):
-        raise TypeError("parameters must be an iterable of tensors, got a single tensor; remedy: [tensor]")
-    tensors = tuple(parameters)
-    for position, tensor in enumerate(tensors):
-        if not isinstance(tensor, th.Tensor):
-            raise TypeError(f"parameters must be tensors, got {type(tensor).__name__} at position {position}")
-        if not tensor.is_floating_point():
-            raise UserInputError(f"parameters must be real floating point, got {tensor.dtype} at position {position}")
-    if not tensors:
-        raise UserInputError("parameters are empty, got []; remedy: pass module.parameters() of a module that has some")
-    if duplicates := len(tensors) - len({id(tensor) for tensor in tensors}):
-        raise UserInputError(f"parameters contain {duplicates} duplicates; each tensor would be scaled repeatedly")
-    if len(devices := {str(tensor.device) for tensor in tensors}) > 1:
-        raise UserInputError(
-            f"parameters lie on several devices ({', '.join(sorted(devices))}); remedy: one scaler per device"
-        )
-    return tensors
-
-
-def _record(logger: Logger, metrics: dict[str, float]) -> None:
-    """Record one step, so that a dump writes averages, the last step count and the sum of non-finite tensors."""
-    for key, value in metrics.items():
-        if key == "vgs/step_count":
-            logger.record(key, value)
-        elif key == "vgs/nonfinite":
-            logger.record(key, logger.name_to_value[key] + value)
-        else:
-            logger.record_mean(key, value)
+def _application(version: str, chosen: dict[str, Any]) -> Application:
+    """:return: how factors are applied; only versions that look at elements leave a choice"""
+    if MEASURES[version].per_element:
+        return Application(**chosen)
+    for name, value in chosen.items():
+        raise UserInputError(f"{name}={value!r} needs version '4.0', not {version!r}; remedy: drop one of them")
+    return LEGACY_APPLICATION

@@ -1,4 +1,4 @@
-"""The numbers that a user sets on a scaler, checked where they enter."""
+"""What a user sets on a scaler, checked where it enters."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from sb3_vgs_ppo.errors import UserInputError
+
+Granularity: TypeAlias = Literal["element", "tensor", "global"]
+AppliedTo: TypeAlias = Literal["gradient", "update"]
 
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "beta": (lambda v: 0.0 < v < 1.0, "a number in (0, 1)"),
@@ -44,3 +47,30 @@ class Settings:
                 raise UserInputError(f"{name} must be {wanted}, got {value!r}")
             # A NumPy scalar becomes a plain number, so that torch.load(weights_only=True) reads the state
             object.__setattr__(self, name, plain(value))
+
+
+@dataclass(frozen=True)
+class Application:
+    """How factors are applied, from version 4.0 on; explained where the scaler takes it.
+
+    :raises UserInputError: (a ValueError) if a value is not one of the possible ones; the message names it
+    """
+
+    granularity: Granularity = "tensor"
+    apply_to: AppliedTo = "gradient"
+    momentum: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in (("granularity", get_args(Granularity)), ("apply_to", get_args(AppliedTo))):
+            if (value := getattr(self, name)) not in choices:
+                raise UserInputError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        momentum = self.momentum
+        if momentum is None:
+            return
+        if not isinstance(momentum, Real) or isinstance(momentum, bool) or not 0.0 <= momentum < 1.0:
+            raise UserInputError(f"momentum must be None or a number in [0, 1), got {momentum!r}")
+        object.__setattr__(self, "momentum", float(momentum))
+
+
+LEGACY_APPLICATION = Application("global", "gradient", 0.0)
+"""That of the versions before 4.0, which have no other."""

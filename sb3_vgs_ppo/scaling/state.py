@@ -12,6 +12,9 @@ key                                       2.0          3.0           3.1
 ``param_numel``, shape (P,)               sizes        sizes         sizes
 ========================================  ===========  ============  ============
 
+4.0 has ``element_grad_mean_ema`` and ``element_grad_var_ema`` in place of the first two, both of shape (N,): mean and
+variance of each element, tensor by tensor, already divided by 1 − β^n. It also has the settings :data:`APPLICATION`.
+
 1.0 has none of these, but all versions have the global figures of :mod:`~sb3_vgs_ppo.scaling.elements_spatial`.
 ``param_ema_weight`` (after n observations of a tensor) is ours; legacy files lack it.
 """
@@ -29,12 +32,16 @@ import torch as th
 from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.errors import CheckpointError, UserInputError
 from sb3_vgs_ppo.scaling.elements_spatial import GLOBAL_FIGURES
-from sb3_vgs_ppo.scaling.settings import Settings
+from sb3_vgs_ppo.scaling.settings import Application, Settings
 from sb3_vgs_ppo.scaling.versions import KNOWN_VERSIONS, MEASURES, measure_version
 
 SETTINGS = ("enabled", *(field.name for field in fields(Settings)))
-AVERAGES = ("param_grad_mean_ema", "param_grad_sq_ema")
-_KNOWN_KEYS = {"vgs_version", *SETTINGS, "step_count", *GLOBAL_FIGURES, *AVERAGES, "param_numel", "param_ema_weight"}
+APPLICATION = tuple(field.name for field in fields(Application))
+_AVERAGES = {key for measure in MEASURES.values() for key in measure.averages}
+_KNOWN_KEYS = {
+    *("vgs_version", "step_count", "param_numel", "param_ema_weight"),
+    *(*SETTINGS, *APPLICATION, *GLOBAL_FIGURES, *_AVERAGES),
+}
 
 
 def parse_state(state: Any, strict: bool = True, defaults: Mapping[str, Any] | None = None) -> StateDict:
@@ -55,12 +62,15 @@ def parse_state(state: Any, strict: bool = True, defaults: Mapping[str, Any] | N
     if strict and (unknown := sorted(str(key) for key in state if key not in _KNOWN_KEYS)):
         raise _bad(unknown[0], "is not a field of any known version (strict=False ignores it)")
     parsed: StateDict = {"vgs_version": version}
-    parsed |= _settings(state if strict else {**(defaults or {}), **state})
+    with_defaults = state if strict else {**(defaults or {}), **state}
+    parsed |= _settings(with_defaults)
+    if MEASURES[version].per_element:
+        parsed |= _application(with_defaults)
     parsed["step_count"] = _step_count(_required(state, "step_count"))
     for key in GLOBAL_FIGURES:
         parsed[key] = _figure(key, _required(state, key) if strict else state.get(key))
-    if version != "1.0":
-        parsed |= _tensor_statistics(state, version, parsed["beta"], parsed["step_count"])
+    if MEASURES[version].averages:
+        parsed |= _statistics(state, version, parsed["beta"], parsed["step_count"])
     return parsed
 
 
@@ -80,9 +90,20 @@ def migrate_state(state: StateDict, to_version: str) -> StateDict:
         return state
     kept = {key: state[key] for key in (*SETTINGS, *GLOBAL_FIGURES)}
     migrated: StateDict = {"vgs_version": to_version, **kept, "step_count": 0}
-    if to_version != "1.0":
-        migrated |= dict.fromkeys((*AVERAGES, "param_ema_weight")) | {"param_numel": state.get("param_numel")}
-    return migrated
+    return migrated | empty_statistics(to_version, state.get("param_numel"))
+
+
+def empty_statistics(version: str, numel: th.Tensor | None = None) -> StateDict:
+    """
+    :param version: a known version
+    :param numel: sizes of the tensors, shape (P,), if they are known
+    :return: the fields that only some versions have, as they are before anything was observed
+    """
+    measure = MEASURES[version]
+    if not measure.averages:
+        return {}
+    application = asdict(Application()) if measure.per_element else {}
+    return {**application, **dict.fromkeys((*measure.averages, "param_ema_weight")), "param_numel": numel}
 
 
 def migration_message(found: str, from_version: str, to_version: str) -> str:
@@ -131,6 +152,13 @@ def _settings(state: Mapping[str, Any]) -> StateDict:
     return {"enabled": enabled, **asdict(settings)}
 
 
+def _application(state: Mapping[str, Any]) -> StateDict:
+    try:
+        return asdict(Application(**{name: _required(state, name) for name in APPLICATION}))
+    except UserInputError as error:
+        raise CheckpointError(f"VGS state: {error}") from error
+
+
 def _step_count(value: Any) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
         raise _bad("step_count", f"must be an integer >= 0, got {value!r}")
@@ -158,9 +186,10 @@ def _vector(field: str, value: Any) -> th.Tensor:
     return vector.detach().to(th.float64)
 
 
-def _tensor_statistics(state: Mapping[str, Any], version: str, beta: float, step_count: int) -> StateDict:
-    """:return: the per-tensor fields, all of one length; the averages are None if nothing was ever observed"""
-    averages = {key: _required(state, key) for key in AVERAGES}
+def _statistics(state: Mapping[str, Any], version: str, beta: float, step_count: int) -> StateDict:
+    """:return: the fields per tensor and element, of fitting lengths; averages are None if nothing was ever observed"""
+    measure = MEASURES[version]
+    averages = {key: _required(state, key) for key in measure.averages}
     numel = _required(state, "param_numel")
     if numel is not None:
         numel = _vector("param_numel", numel).long()
@@ -178,8 +207,12 @@ def _tensor_statistics(state: Mapping[str, Any], version: str, beta: float, step
         weight = float(step_count > 0) if version == "2.0" else 1.0 - beta**step_count
         parsed["param_ema_weight"] = th.full((len(numel),), weight, dtype=th.float64)
     for key, vector in parsed.items():
-        if len(vector) != len(numel):
-            raise _bad(key, f"has {len(vector)} entries for {len(numel)} tensors")
+        per_element = measure.per_element and key in averages
+        expected, of = (int(numel.sum()), "elements") if per_element else (len(numel), "tensors")
+        if len(vector) != expected:
+            raise _bad(key, f"has {len(vector)} entries for {expected} {of}")
         if not vector.isfinite().all():
             raise _bad(key, "holds NaN or Inf")
+        if key == "element_grad_var_ema" and (vector < 0.0).any():
+            raise _bad(key, "holds numbers below 0")
     return {**parsed, "param_numel": numel}

@@ -1,8 +1,7 @@
 """The one registry of version tags: which measure each stands for, and under which tags files name it.
 
 A further version is one class derived from :class:`~sb3_vgs_ppo.scaling.measure.Measure` and one entry in
-:data:`MEASURES`; a measure that looks at elements gets what it needs through a further field of
-:class:`~sb3_vgs_ppo.scaling.moments.Observation`.
+:data:`MEASURES`.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import re
 
 from sb3_vgs_ppo.scaling.elements_spatial import ElementsSpatial
+from sb3_vgs_ppo.scaling.elements_temporal import ElementsTemporal
 from sb3_vgs_ppo.scaling.measure import Measure
 from sb3_vgs_ppo.scaling.tensor_spatial import TensorSpatial
 from sb3_vgs_ppo.scaling.tensor_temporal import TensorMixed, TensorTemporal
@@ -19,6 +19,7 @@ MEASURES: dict[str, type[Measure]] = {
     "2.0": TensorSpatial,
     "3.0": TensorTemporal,
     "3.1": TensorMixed,
+    "4.0": ElementsTemporal,
 }
 KNOWN_VERSIONS: tuple[str, ...] = tuple(MEASURES)
 DEFAULT_VERSION = "3.0"

@@ -25,10 +25,16 @@ SETTINGS = {
 }
 FIGURES = ("grad_mean_ema", "grad_var_ema", "grad_norm_ema", "grad_max_ema")
 AVERAGES = ("param_grad_mean_ema", "param_grad_sq_ema")
+ELEMENT_AVERAGES = ("element_grad_mean_ema", "element_grad_var_ema")
+APPLICATION = {"granularity": "tensor", "apply_to": "gradient", "momentum": None}
 SIZES = (4, 3)
 
 each_version = pytest.mark.parametrize("version", KNOWN_VERSIONS)
 MIGRATIONS = list(itertools.permutations(KNOWN_VERSIONS, 2))
+
+
+def averages_of(version: str) -> tuple[str, str]:
+    return ELEMENT_AVERAGES if version == "4.0" else AVERAGES
 
 
 def make(version: str, **settings: Any) -> VarianceGradientScaler:
@@ -74,7 +80,9 @@ class TestFormat:
     def test_keys(self, version: str) -> None:
         expected = {"vgs_version", *SETTINGS, "step_count", *FIGURES}
         if version != "1.0":
-            expected |= {*AVERAGES, "param_numel", "param_ema_weight"}
+            expected |= {*averages_of(version), "param_numel", "param_ema_weight"}
+        if version == "4.0":
+            expected |= {*APPLICATION}
         state = state_of(version)
         assert state.keys() == expected
         assert state["vgs_version"] == version
@@ -222,7 +230,7 @@ class TestMigration:
         assert {key: migrated[key] for key in SETTINGS} == SETTINGS
         assert [migrated[key] for key in FIGURES] == [state[key] for key in FIGURES]
         if target != "1.0":
-            assert all(not migrated[key].any() for key in (*AVERAGES, "param_ema_weight"))
+            assert all(not migrated[key].any() for key in (*averages_of(target), "param_ema_weight"))
         # warm-up runs again, and the statistics are those of a scaler that never saw the state
         factors = train(scaler, range(8))
         assert [factor == 1.0 for factor in factors] == [True] * 5 + [False] * 3

@@ -79,11 +79,11 @@ class TestSeedReports:
 class TestEvidence:
     """400 observations at β = 0.99, the figures of the project's measurements."""
 
-    @pytest.mark.parametrize(("version", "expected"), [("3.0", 0.0), ("3.1", 3.4e7)])
+    @pytest.mark.parametrize(("version", "expected"), [("3.0", 0.0), ("3.1", 3.4e7), ("4.0", 0.0)])
     def test_constant_linspace_around_zero(self, version: str, expected: float) -> None:
         assert read(version, [CONSTANT_SPREAD] * 400) == pytest.approx(expected, rel=1e-2, abs=1e-6)
 
-    @pytest.mark.parametrize(("version", "expected"), [("3.0", 0.0), ("3.1", 0.34)])
+    @pytest.mark.parametrize(("version", "expected"), [("3.0", 0.0), ("3.1", 0.34), ("4.0", 0.0)])
     def test_constant_linspace_above_zero(self, version: str, expected: float) -> None:
         assert read(version, [th.linspace(0.0, 1.0, 100)] * 400) == pytest.approx(expected, rel=1e-2, abs=1e-9)
 
@@ -94,24 +94,31 @@ class TestEvidence:
         mean, variance = weighted_moments(values, 0.99)
         assert readings == pytest.approx([variance / mean**2] * 2, rel=1e-6)
         assert 2.5 < readings[0] < 8.0
+        # 4.0 takes off what the noise adds to the squared mean, (1 − β)/(1 + β) of the unbiased variance
+        unbiased, share = variance / (1 - 0.01 / 1.99), 0.01 / 1.99
+        without_bias = unbiased / (mean**2 - share * unbiased)
+        stream = [CONSTANT_ONES * value for value in values]
+        assert read("4.0", stream) == pytest.approx(without_bias, rel=0.01)  # 1 − β^400 is 0.982
 
     def test_noise_that_is_independent_per_element(self) -> None:
-        """3.0 sees a thousandth of it, the variance of a mean over 1000 elements; 3.1 sees it all."""
+        """3.0 sees a thousandth of it, the variance of a mean over 1000 elements; 3.1 and 4.0 see it all."""
         stream = 0.1 + noise(3, 400, 1000)
         assert read("3.0", stream) == pytest.approx(0.10, rel=0.2)
         assert read("3.1", stream) == pytest.approx(102.5, rel=0.05)
+        assert read("4.0", stream) == pytest.approx(100.0, rel=0.1)
 
 
 class TestCancellation:
     """A gradient with mean 10⁴ and temporal standard deviation 1: float32 moments would have no digit left."""
 
-    @pytest.mark.parametrize("version", ["3.0", "3.1"])
+    @pytest.mark.parametrize("version", ["3.0", "3.1", "4.0"])
     @pytest.mark.parametrize("n_elements", [1, 300])
     def test_variance_within_a_thousandth_of_float64(self, version: str, n_elements: int) -> None:
         values = 1e4 + noise(4, 400)
         mean, variance = weighted_moments(values, 0.99)
         reading = read(version, [value.expand(n_elements) for value in values])
-        assert reading == pytest.approx(variance / mean**2, rel=1e-3)
+        unbiased = 1 - 0.01 / 1.99 * (1 + 0.99**400) / (1 - 0.99**400) if version == "4.0" else 1.0
+        assert reading == pytest.approx(variance / unbiased / mean**2, rel=1e-3)
 
     def test_spatial_variance_within_a_thousandth_of_float64(self) -> None:
         gradient = 1e4 + noise(5, 500)
