@@ -1,148 +1,102 @@
-"""Speed beside SB3's PPO, measured side by side in one process.
+"""Speed and memory beside SB3's PPO, measured side by side. Specification: "Performance budgets".
 
-Absolute times of shared machines mean nothing, so contenders take turns within every repetition and are reported as
-ratios to SB3's, repetition by repetition. Specification: "Performance budgets".
+Each part is a module of its own; all say what they found as :class:`~sb3_vgs_ppo.runs.benchmark_line.Line`.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, TypeAlias, get_args
 
-import torch as th
-from stable_baselines3 import PPO
-from stable_baselines3.common.env_util import make_vec_env
+from sb3_vgs_ppo.errors import UserInputError
+from sb3_vgs_ppo.runs.benchmark_growth import Sweep, growth_lines, measure_growth
+from sb3_vgs_ppo.runs.benchmark_line import Line, Progress
+from sb3_vgs_ppo.runs.benchmark_memory import memory_lines
+from sb3_vgs_ppo.runs.benchmark_peer import SBX_REMEDY
+from sb3_vgs_ppo.runs.benchmark_steps import optimizer_lines
+from sb3_vgs_ppo.runs.benchmark_train import (
+    DEFAULT,
+    SB3,
+    Task,
+    contenders,
+    learn_lines,
+    measure_agents,
+    scaler_contenders,
+    train_lines,
+    vgs_lines,
+)
 
-from sb3_vgs_ppo.optim import AdaptiveUPGD
-from sb3_vgs_ppo.ppo import DistributionalPPO
-
-ROLLOUT_STEPS = 2048  # n_steps * n_envs, SB3's default
-BATCH_SIZE = 64
-N_EPOCHS = 10
+Part: TypeAlias = Literal["train", "optimizer", "vgs", "learn", "memory", "growth"]
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One agent to be timed; ``policy_kwargs`` and the rest go to its constructor."""
-
-    name: str
-    algorithm: type[PPO]
-    policy_kwargs: dict[str, Any]
-    algorithm_kwargs: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Timing:
+class Benchmark:
     """
-    Timings of one contender over all repetitions.
-
-    :param minibatch_ms: milliseconds per minibatch inside ``train()``, one number per repetition
-    :param steps_per_second: environment steps per second of ``learn()``, one number per repetition
+    :param lines: ratios with their budgets
+    :param sweeps: growth, one per axis; empty unless it was asked for
     """
 
-    name: str
-    minibatch_ms: tuple[float, ...]
-    steps_per_second: tuple[float, ...]
+    lines: tuple[Line, ...]
+    sweeps: tuple[Sweep, ...]
 
 
-def contenders() -> list[Contender]:
-    """SB3's PPO first; then ours from SB3's own configuration to the default, one part added at a time."""
-    adam = {"optimizer_class": th.optim.Adam}
-    upgd = {"optimizer_class": AdaptiveUPGD}
-    off: dict[str, Any] = {"vgs_version": None}
-    return [
-        Contender("SB3 PPO, Adam", PPO, {}, {}),
-        Contender("scalar head, Adam", DistributionalPPO, {"value_head": "scalar", **adam}, off),
-        Contender("quantile head, Adam", DistributionalPPO, {"value_head": "quantile", **adam}, off),
-        Contender("quantile head, AdaptiveUPGD", DistributionalPPO, {"value_head": "quantile", **upgd}, off),
-        Contender("quantile head, AdaptiveUPGD, VGS 3.0", DistributionalPPO, {}, {"vgs_version": "3.0"}),
-        Contender("categorical head, AdaptiveUPGD, VGS 3.0", DistributionalPPO, {"value_head": "categorical"}, {}),
-    ]
-
-
-class _TimedTraining:
-    """An agent whose ``train()`` is timed while it learns."""
-
-    def __init__(self, contender: Contender, env_id: str, n_envs: int) -> None:
-        self.name = contender.name
-        self.model = contender.algorithm(
-            "MlpPolicy",
-            make_vec_env(env_id, n_envs=n_envs, seed=0),
-            n_steps=ROLLOUT_STEPS // n_envs,
-            batch_size=BATCH_SIZE,
-            n_epochs=N_EPOCHS,
-            policy_kwargs=contender.policy_kwargs,
-            device="cpu",
-            seed=0,
-            **contender.algorithm_kwargs,
+def check_peer(parts: Collection[Part], against: str | None, sbx_python: str | None) -> None:
+    """
+    :param against: "sbx" or None
+    :param sbx_python: Python of an environment that has sbx
+    :raises UserInputError: one without the other, or no part in which sbx takes part
+    """
+    if against is None and sbx_python is not None:
+        raise UserInputError(f"--sbx-python {sbx_python!r} has no effect without --against sbx; remedy: add it")
+    if against is not None and sbx_python is None:
+        raise UserInputError(
+            f"--against {against} needs --sbx-python, as sbx lives in an environment of its own; {SBX_REMEDY}"
         )
-        self.minibatch_ms: list[float] = []
-        self.steps_per_second: list[float] = []
-        self._train: Callable[[], None] = self.model.train
-        self.model.train = self._timed_train  # type: ignore[method-assign]
-        self._train_seconds = 0.0
-
-    def _timed_train(self) -> None:
-        start = time.perf_counter()
-        self._train()
-        self._train_seconds += time.perf_counter() - start
-
-    def repeat(self, rollouts: int) -> None:
-        """Learn for some rollouts and note both speeds."""
-        self._train_seconds = 0.0
-        start = time.perf_counter()
-        self.model.learn(rollouts * ROLLOUT_STEPS, reset_num_timesteps=False)
-        elapsed = time.perf_counter() - start
-        minibatches = rollouts * N_EPOCHS * (ROLLOUT_STEPS // BATCH_SIZE)
-        self.minibatch_ms.append(1e3 * self._train_seconds / minibatches)
-        self.steps_per_second.append(rollouts * ROLLOUT_STEPS / elapsed)
+    if against is not None and not {"train", "learn"} & set(parts):
+        raise UserInputError(
+            f"--against {against} has no effect on --part {' '.join(parts)}; remedy: --part train or learn"
+        )
 
 
-def measure(
-    env_id: str,
-    n_envs: int,
+def run_benchmark(
+    parts: Collection[Part],
+    task: Task,
     repetitions: int,
-    rollouts: int = 2,
-    agents: Sequence[Contender] | None = None,
-    progress: Callable[[str], None] = lambda _: None,
-) -> list[Timing]:
+    sbx_python: str | None = None,
+    progress: Progress = lambda _: None,
+) -> Benchmark:
     """
-    Time every contender in turn, ``repetitions`` times over, after one repetition that is thrown away.
-
-    :param env_id: registered environment with vector observations
-    :param n_envs: environments stepped in one process; must divide 2,048
-    :param repetitions: measured rounds
-    :param rollouts: rollouts of 2,048 steps per round and contender
-    :param agents: contenders, :func:`contenders` by default; the first is the reference of the ratios
+    :param parts: what to measure
+    :param task: environment and sizes of the agents
+    :param repetitions: measured rounds of each part
+    :param sbx_python: Python of an environment that has sbx; None to leave sbx out
     :param progress: called with a line per round
-    :return: one :class:`Timing` per contender, in order
+    :return: what was found, in the order of :data:`Part`
     :raises ValueError: counts that cannot be used
+    :raises UserInputError: an agent in a process of its own does not run
     """
+    task.check()
     if repetitions < 1:
         raise ValueError(f"repetitions={repetitions}; remedy: at least 1")
-    if n_envs < 1 or ROLLOUT_STEPS % n_envs:
-        raise ValueError(f"n_envs={n_envs} does not divide {ROLLOUT_STEPS}; remedy: a power of two, e.g. 8")
-    th.set_num_threads(1)
-    trainings = [_TimedTraining(contender, env_id, n_envs) for contender in agents or contenders()]
-    for round_ in range(repetitions + 1):
-        for training in trainings:
-            training.repeat(rollouts)
-        progress(f"round {round_} of {repetitions}" + (" (warm-up, not counted)" if round_ == 0 else ""))
-    return [
-        Timing(training.name, tuple(training.minibatch_ms[1:]), tuple(training.steps_per_second[1:]))
-        for training in trainings
-    ]
 
+    def said_of(part: str) -> Progress:
+        return lambda line: progress(f"{part}: {line}")
 
-def ratio(values: Sequence[float], reference: Sequence[float]) -> tuple[float, float, float]:
-    """
-    Ratio to the reference, repetition by repetition, which cancels what slowed both down.
-
-    :return: median, smallest and largest ratio
-    :raises ValueError: different numbers of repetitions
-    """
-    ratios = [value / base for value, base in zip(values, reference, strict=True)]
-    return statistics.median(ratios), min(ratios), max(ratios)
+    lines: dict[str, list[Line]] = {}
+    sweeps: list[Sweep] = []
+    if {"train", "learn"} & set(parts):  # the same turns tell both
+        agents = [agent for agent in contenders() if "train" in parts or agent.name in (SB3, DEFAULT)]
+        learned = measure_agents(task, agents, repetitions, said_of("train, learn"), sbx_python)
+        lines |= {"train": train_lines(learned, task), "learn": learn_lines(learned, task)}
+    if "optimizer" in parts:
+        lines["optimizer"] = optimizer_lines(repetitions, said_of("optimizer"))
+    if "vgs" in parts:
+        scalers = measure_agents(task, scaler_contenders(), repetitions, said_of("vgs"), watch_scaler=True)
+        lines["vgs"] = vgs_lines(scalers, task)
+    if "memory" in parts:
+        lines["memory"] = memory_lines(task, repetitions, said_of("memory"))
+    if "growth" in parts:
+        sweeps = measure_growth(task, repetitions, said_of("growth"))
+        lines["growth"] = growth_lines(sweeps)
+    return Benchmark(tuple(line for part in get_args(Part) if part in parts for line in lines[part]), tuple(sweeps))
