@@ -137,7 +137,8 @@ def peak_kib() -> int:
 
 def main() -> None:
     """Learn a turn for every line of the standard input, and answer with its seconds."""
-    sys.path.pop(0)  # the folder of this file, whose modules would be found by their bare names
+    # The folder of this file, whose modules would be found by their bare names
+    sys.path[:] = [folder for folder in sys.path if folder != str(Path(__file__).resolve().parent)]
     answers, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no answer
     settings = json.loads(sys.argv[1])
     module = importlib.import_module(settings.pop("module"))
