@@ -27,7 +27,7 @@ demo: $(VENV)/.installed ## compare two VGS versions on a task that changes, in 
 		--total-timesteps 24_000 --options '{"env_kwargs": {"phase_steps": 8000}}' $(ARGS)
 
 test: $(VENV)/.installed ## run the default test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed ## run the tests that train for minutes
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
