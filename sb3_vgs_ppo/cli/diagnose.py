@@ -25,6 +25,7 @@ PLAIN_WIDTH = 80
 
 NOTE = """\
 true: variance over time of a tensor's elements / square of the tensor's mean
+      (for 4.0: / mean square of its elements' means, both without bias)
 reads: normalized variance that the version reads
 factor: that gradients are multiplied by, 1 / (1 + 0.1 reads), at least 0.0001
 no claim: outside what the version claims to read; shown, not counted"""

@@ -31,7 +31,7 @@ class MigrateOptions:
     dst: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DST")]
     """File to write, of the same kind; SB3's zip becomes a checkpoint."""
     to_version: str = "3.0"
-    """VGS version of the target: 1.0, 2.0, 3.0 or 3.1. A checkpoint whose VGS is off stays so."""
+    """VGS version of the target: 1.0, 2.0, 3.0, 3.1 or 4.0. A checkpoint whose VGS is off stays so."""
     env_id: str | None = None
     """Environment from which the spaces are taken if the source has no manifest, as SB3's files."""
     value_head: ValueHeadName | None = None

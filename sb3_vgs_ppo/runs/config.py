@@ -32,7 +32,7 @@ class TrainConfig:
     seed: int = 0
     """Seeds networks, exploration, environments and evaluations."""
     vgs_version: str = "3.0"
-    """Variance Gradient Scaler: off, 1.0, 2.0, 3.0 or 3.1."""
+    """VGS version: off, 1.0, 2.0, 3.0, 3.1 or 4.0."""
     optimizer: OptimizerName = "adaptive-upgd"
     """Optimizer of policy and critic; its settings go to algo_kwargs, policy_kwargs, optimizer_kwargs."""
     value_head: ValueHeadName = "quantile"

@@ -8,7 +8,7 @@ Nothing here draws or prints: see :mod:`sb3_vgs_ppo.runs.diagnosis_figure` and :
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -25,6 +25,7 @@ from sb3_vgs_ppo.runs.gradient_streams import (
     GradientStream,
     gradient_streams,
     ppo_stream,
+    true_noise_scale,
     true_normalized_variance,
 )
 from sb3_vgs_ppo.scaling import VarianceGradientScaler
@@ -52,10 +53,12 @@ class Claim:
 
     :param text: the claim in words
     :param changes: kinds of change over time that the claim covers; on others the version is shown, not judged
+    :param truth: computes directly what should be read
     """
 
     text: str
     changes: frozenset[Change]
+    truth: Callable[[GradientStream], float] = true_normalized_variance
 
 
 _ANY_CHANGE: frozenset[Change] = frozenset({"none", "shared", "independent"})
@@ -65,10 +68,12 @@ CLAIMS: dict[str, Claim] = {
     "2.0": Claim("each tensor's variance over time", _ANY_CHANGE),
     "3.0": Claim("change over time of each tensor's mean", frozenset({"none", "shared"})),
     "3.1": Claim("each tensor's variance over time", _ANY_CHANGE),
+    "4.0": Claim("each element's variance over time", _ANY_CHANGE, true_noise_scale),
 }
 """The claim of every VGS version, in the order in which they are shown.
 
-1.0 and 2.0 were documented as measuring "stochastic variance"; 3.1 is Option 1 of the report that found them wrong.
+1.0 and 2.0 were documented as measuring "stochastic variance"; 3.1 is Option 1 of the report that found them wrong. 4.0
+divides by the squares of the elements' means, the others by that of the tensor's mean.
 """
 
 
@@ -78,7 +83,7 @@ class Reading:
     What one version reads at the end of one stream.
 
     :param stream: name of the stream
-    :param true_variance: normalized variance over time, computed directly
+    :param true_variance: normalized variance over time, computed directly as the version's claim means it
     :param normalized_variance: the version's reading of it
     :param scaling_factor: the factor that follows from the reading (α 0.1, no warm-up)
     :param verdict: ``"agrees"``; ``"false alarm"`` (reads something where nothing changes); ``"blind"`` (less than a
@@ -172,7 +177,7 @@ def read_stream(version: str, stream: GradientStream) -> Reading:
         for parameter, gradient in zip(parameters, observation, strict=True):
             parameter.grad = gradient.clone()
         vgs.step()
-    true_variance, normalized_variance = true_normalized_variance(stream), vgs.get_normalized_variance()
+    true_variance, normalized_variance = CLAIMS[version].truth(stream), vgs.get_normalized_variance()
     return Reading(
         stream=stream.name,
         true_variance=true_variance,

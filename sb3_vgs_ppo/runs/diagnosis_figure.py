@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's palette, which stays apart for colour-blind readers; the shapes say the same without colour.
-VERSION_STYLES = {"1.0": ("#E69F00", "s"), "2.0": ("#D55E00", "^"), "3.0": ("#0072B2", "o"), "3.1": ("#CC79A7", "D")}
+VERSION_STYLES = {
+    "1.0": ("#E69F00", "s"),
+    "2.0": ("#D55E00", "^"),
+    "3.0": ("#0072B2", "o"),
+    "3.1": ("#CC79A7", "D"),
+    "4.0": ("#009E73", "P"),
+}
 """Colour and marker of each version of :data:`~sb3_vgs_ppo.runs.diagnosis.CLAIMS`."""
 
 MARKER: dict[str, Any] = {"markersize": 7, "markeredgewidth": 1.8, "linestyle": "", "zorder": 3}
@@ -83,14 +89,19 @@ def save_diagnosis_figure(diagnosis: Diagnosis, path: Path) -> None:
 
 
 def _draw_readings(parent: Figure | SubFigure, diagnosis: Diagnosis) -> None:
-    """One row per stream: a grey bar at the truth and a marker per version, filled where the version agrees."""
+    """One row per stream: grey bars at the truths of the claims, and a marker per version, filled where it agrees."""
     axes = parent.subplots()
     versions = diagnosis.versions
     streams = versions[0].readings
     rows = np.arange(len(streams))
-    truth = [reading.true_variance for reading in streams]
+    truths = {
+        (row, reading.true_variance)
+        for version in versions
+        for row, reading in zip(rows, version.readings, strict=True)
+    }
     axes.barh(rows[1::2], 1.0, height=1.0, color="0.955", transform=axes.get_yaxis_transform(), zorder=0)
-    axes.vlines(truth, rows - 0.42, rows + 0.42, color="0.6", linewidth=5, zorder=1)
+    for row, truth in sorted(truths):
+        axes.vlines(truth, row - 0.42, row + 0.42, color="0.6", linewidth=5, zorder=1)
     handles = [Line2D([], [], color="0.6", linewidth=5, label="truth")]
     offsets = np.linspace(-0.3, 0.3, len(versions)) if len(versions) > 1 else [0.0]
     for version, offset in zip(versions, offsets, strict=True):
@@ -101,9 +112,10 @@ def _draw_readings(parent: Figure | SubFigure, diagnosis: Diagnosis) -> None:
         label = f"VGS {version.version} {'passes' if version.passes else 'fails'}"
         handles += axes.plot([], [], marker, color=colour, label=label, **MARKER)
     handles += axes.plot([], [], "o", color="0.3", markerfacecolor="white", label="hollow: not the truth", **MARKER)
-    parent.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, columnspacing=1.4)
+    parent.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, columnspacing=1.4)
 
-    _scale_from_zero(axes, max(*truth, *(reading.normalized_variance for v in versions for reading in v.readings)))
+    readings = [reading for version in versions for reading in version.readings]
+    _scale_from_zero(axes, max(max(reading.true_variance, reading.normalized_variance) for reading in readings))
     axes.set_yticks(rows, [reading.stream for reading in streams])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)

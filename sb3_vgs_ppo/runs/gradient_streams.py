@@ -116,12 +116,35 @@ def true_normalized_variance(stream: GradientStream) -> float:
     """
     per_tensor = []
     for gradients in stream.gradients:
-        observed = gradients.astype(np.float64)
-        weights = stream.beta ** np.arange(len(observed))[::-1]
-        # Relative to the last observation, so that a constant has no variance at all, not one of rounding errors.
-        change = observed - observed[-1]
-        mean_change = np.average(change, axis=0, weights=weights)
-        variance = np.average((change - mean_change) ** 2, axis=0, weights=weights).mean()
-        mean = (observed[-1] + mean_change).mean()
-        per_tensor.append(variance / (max(mean**2, 1e-12) + EPS))
+        mean, variance, _ = _moments(gradients, stream.beta)
+        per_tensor.append(variance.mean() / (max(mean.mean() ** 2, 1e-12) + EPS))
     return float(np.quantile(per_tensor, 0.9))
+
+
+def true_noise_scale(stream: GradientStream) -> float:
+    """
+    Σσ² / Σμ² over a tensor's elements: their variance over time relative to the squares of their own means.
+
+    Weights and quantile as in :func:`true_normalized_variance`, but both sums are unbiased: a mean over time is noisy
+    too. McCandlish et al. (2018, arXiv:1812.06162) call this the simple noise scale.
+    """
+    per_tensor = []
+    for gradients in stream.gradients:
+        mean, variance, rho = _moments(gradients, stream.beta)
+        noise = variance.sum() / (1.0 - rho)
+        signal = max(np.square(mean).sum() - rho * noise, 0.0)
+        per_tensor.append(noise / (signal + EPS * noise) if noise else 0.0)
+    return float(np.quantile(per_tensor, 0.9))
+
+
+def _moments(
+    gradients: npt.NDArray[np.float32], beta: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
+    """:return: weighted mean and variance of each element over time, and the sum of the squared weights"""
+    observed = gradients.astype(np.float64)
+    weights = beta ** np.arange(len(observed))[::-1]
+    weights /= weights.sum()
+    # Relative to the last observation, so that a constant has no variance at all, not one of rounding errors.
+    change = observed - observed[-1]
+    mean_change = weights @ change
+    return observed[-1] + mean_change, weights @ (change - mean_change) ** 2, float(weights @ weights)

@@ -72,7 +72,8 @@ class ElementsTemporal(Measure):
     def element_variances(self) -> th.Tensor:
         """:return: nv of each element, shape (N,); NaN where fewer than two gradients were observed"""
         inflation, bias = map(self.layout.spread, self._corrections())
-        return self._ratio(self._variance * inflation, self._mean.square(), bias)
+        ratio: th.Tensor = self._ratio(self._variance * inflation, self._mean.square(), bias)
+        return ratio
 
     def _corrections(self) -> tuple[Array, Array]:
         """:return: 1 / (1 − ρ), NaN where fewer than two gradients were observed, and ρ, of each tensor"""
@@ -81,7 +82,7 @@ class ElementsTemporal(Measure):
         inflation = (1.0 + self.beta) * weight / (2.0 * (weight - first))
         return where(weight > first, inflation, math.nan), bias
 
-    def _ratio(self, variance: Array, squared_mean: Array, bias: Array | float) -> Array:
+    def _ratio(self, variance: Array, squared_mean: Array, bias: Array) -> Array:
         mean_without_bias = at_least(squared_mean - bias * variance, 0.0)
         # 0 where neither noise nor gradient was ever seen, which is no reading of infinity
         return where(variance == 0.0, 0.0, variance / (mean_without_bias + self.eps * variance))

@@ -16,7 +16,7 @@ from sb3_vgs_ppo.studies.definition import VGS_OFF, Variant
 SB3_PPO = "sb3-ppo"
 
 FAMILIES: dict[str, dict[str, dict[str, Any]]] = {
-    "vgs": {f"vgs-{version}": {"vgs_version": version} for version in (VGS_OFF, "1.0", "2.0", "3.0", "3.1")},
+    "vgs": {f"vgs-{version}": {"vgs_version": version} for version in (VGS_OFF, "1.0", "2.0", "3.0", "3.1", "4.0")},
     "optimizer": {
         "adam": {"optimizer": "adam"},
         "adamw": {"optimizer": "adamw"},

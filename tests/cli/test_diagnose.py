@@ -18,7 +18,7 @@ def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize(("version", "exit_code"), [("1.0", 1), ("2.0", 1), ("3.0", 0), ("3.1", 1)])
+@pytest.mark.parametrize(("version", "exit_code"), [("1.0", 1), ("2.0", 1), ("3.0", 0), ("3.1", 1), ("4.0", 0)])
 def test_exit_code_says_whether_the_version_reads_what_it_claims(version: str, exit_code: int) -> None:
     assert main(["diagnose", "--vgs-version", version, "--no-figure", *QUICK]) == exit_code
     assert list(Path().iterdir()) == []
@@ -39,6 +39,7 @@ def test_tables_are_plain_and_fit_80_columns(
         ("VGS 2.0", "FAILS 9 of 10"),
         ("VGS 3.0", "passes"),
         ("VGS 3.1", titles[3][1]),
+        ("VGS 4.0", "passes"),
         ("UPGD with utility_normalization='minmax'", "passes"),
         ("UPGD with utility_normalization='max'", "FAILS 2 of 7"),
         ("UPGD with utility_normalization='official'", "FAILS 7 of 7"),
@@ -69,13 +70,13 @@ def test_json_of_gates(capsys: pytest.CaptureFixture[str]) -> None:
     gates = {(gate["utility_normalization"], gate["utilities"], gate["step"]): gate for gate in found["upgd"]}
     assert gates["minmax", "negative", 1]["gate_range"] == pytest.approx([0.2689, 0.7311], abs=1e-4)
     assert gates["official", "all zero", 1]["gate_range"] is None
-    assert [version["passes"] for version in found["vgs"]] == [False, False, True, False]
+    assert [version["passes"] for version in found["vgs"]] == [False, False, True, False, True]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--vgs-version", "9.9"], "error: unknown VGS version '9.9'; known versions: 1.0, 2.0, 3.0, 3.1"),
+        (["--vgs-version", "9.9"], "error: unknown VGS version '9.9'; known versions: 1.0, 2.0, 3.0, 3.1, 4.0"),
         (["--observations", "1"], "error: observations=1: .*at least 2"),
         (["--seed", "-1"], "error: seed=-1: .*from 0"),
         (["--figure", "no/such/x.png"], "error: figure 'no/such/x.png': there is no folder 'no/such'"),

@@ -161,7 +161,7 @@ def test_the_default_folder_is_below_runs(tmp_path: Path, monkeypatch: pytest.Mo
         ),
         (["--n-envs", "0"], "--n-envs 0 is too small; remedy: at least 1"),
         (["--n-envs", "two"], "--n-envs: 'two' is not a whole number; see sb3-vgs-ppo train --help"),
-        (["--vgs-version", "4"], "--vgs-version '4' is not known; remedy: off, 1.0, 2.0, 3.0, 3.1"),
+        (["--vgs-version", "4"], "--vgs-version '4' is not known; remedy: off, 1.0, 2.0, 3.0, 3.1, 4.0"),
         (["--optimizer", "sgd"], "invalid choice 'sgd' for argument '--optimizer'."),
         (["--algo-kwargs", '{"gama": 1}'], "--algo-kwargs: algo_kwargs has no 'gama'; did you mean 'gamma'?"),
         (["--env-kwargs", '{"pole": 1}'], "--env-kwargs {'pole': 1}: CartPole-v1 refuses them: "),

@@ -32,7 +32,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "categorical": {"value_head": "categorical"},
     "categorical-none": {"value_head": "categorical", "value_transform": "none", "v_min": -10.0, "v_max": 100.0},
 }
-VERSIONS = [None, "1.0", "2.0", "3.0", "3.1"]
+VERSIONS = [None, "1.0", "2.0", "3.0", "3.1", "4.0"]
 
 
 def small_model(env: Any = "CartPole-v1", policy: Any = "MlpPolicy", **kwargs: Any) -> DistributionalPPO:

@@ -33,7 +33,13 @@ from sb3_vgs_ppo.runs.diagnosis_figure import (
     draw_diagnosis,
     save_diagnosis_figure,
 )
-from sb3_vgs_ppo.runs.gradient_streams import GradientStream, gradient_streams, ppo_stream, true_normalized_variance
+from sb3_vgs_ppo.runs.gradient_streams import (
+    GradientStream,
+    gradient_streams,
+    ppo_stream,
+    true_noise_scale,
+    true_normalized_variance,
+)
 from sb3_vgs_ppo.scaling import KNOWN_VERSIONS
 
 
@@ -75,6 +81,10 @@ def test_every_version_has_a_claim_and_a_style() -> None:
         ("3.1", "constant linspace(0, 1)", pytest.approx(0.34, abs=0.001)),
         ("3.1", "uniform 1 + 2 N(0, 1)", pytest.approx(4.87, rel=0.3)),
         ("3.1", "N(0.1, 1) per element", pytest.approx(102.5, rel=0.1)),
+        ("4.0", "constant linspace(-1, 1)", pytest.approx(0.0, abs=1e-9)),
+        ("4.0", "constant linspace(0, 1)", pytest.approx(0.0, abs=1e-9)),
+        ("4.0", "uniform 1 + 2 N(0, 1)", pytest.approx(4.87, rel=0.3)),
+        ("4.0", "N(0.1, 1) per element", pytest.approx(100.0, rel=0.1)),
         # The smoking gun: blind to a change that all elements share.
         ("1.0", "uniform 1 + 2 N(0, 1)", pytest.approx(0.0, abs=1e-9)),
         ("2.0", "uniform 1 + 2 N(0, 1)", pytest.approx(0.0, abs=1e-9)),
@@ -102,6 +112,7 @@ def test_scale_invariance(versions: dict[str, VersionDiagnosis]) -> None:
         ("2.0", {"false alarm": 4, "blind": 4}),
         ("3.0", {}),
         ("3.1", {"false alarm": 4}),
+        ("4.0", {}),
     ],
 )
 def test_verdicts(versions: dict[str, VersionDiagnosis], version: str, failures: dict[str, int]) -> None:
@@ -133,8 +144,19 @@ def test_true_normalized_variance_by_hand() -> None:
     assert true_normalized_variance(both) == pytest.approx(0.9 * 4 / 121)
 
 
+def test_true_noise_scale_by_hand() -> None:
+    # The same tensor: weights 1/3 and 2/3, whose squares sum up to 5/9, so the unbiased variance of element 1 is 2. Its
+    # mean is 7/3 and that of element 2 is 5: Σμ² = 49/9 + 25 − 5/9 · 2 = 264/9.
+    first = np.array([[1.0, 5.0], [3.0, 5.0]], dtype=np.float32)
+    assert true_noise_scale(GradientStream("", "independent", (first,), beta=0.5)) == pytest.approx(2 / (264 / 9))
+    # Nothing but noise: Σμ² would be below 0
+    noise = np.array([[1.0], [-1.0]], dtype=np.float32)
+    assert true_noise_scale(GradientStream("", "independent", (noise,), beta=0.9)) == pytest.approx(1e8)
+
+
 def test_truth_of_a_constant_is_exactly_zero() -> None:
     constant = np.tile(np.linspace(-1.0, 1.0, 7, dtype=np.float32), (400, 1))
+    assert true_noise_scale(GradientStream("", "none", (constant,))) == 0.0
     assert true_normalized_variance(GradientStream("", "none", (constant,))) == 0.0
 
 

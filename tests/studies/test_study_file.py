@@ -31,7 +31,7 @@ def test_a_file_that_uses_everything(tmp_path: Path) -> None:
     study = make_study(read_study_file(full_file(tmp_path)))
     assert [variant.name for variant in study.variants] == [
         "sb3-ppo",
-        *(f"adam+vgs-{version}" for version in ("off", "1.0", "2.0", "3.0", "3.1")),
+        *(f"adam+vgs-{version}" for version in ("off", "1.0", "2.0", "3.0", "3.1", "4.0")),
         "adam-fast",
         "1.0-to-3.0",
     ]
