@@ -67,7 +67,8 @@ class DistributionalPPO(PPO):
         :class:`sb3_vgs_ppo.scaling.VarianceGradientScaler`, e.g. ``dict(alpha=0.5)``
     :param vgs_placement: scale gradients before or after they are clipped to ``max_grad_norm``. The statistics are of
         the raw gradient either way. Clipping after scaling undoes the scaling wherever the scaled norm still exceeds
-        ``max_grad_norm`` (``vgs/clip_fraction`` says how often). Without a scaler it has nothing to place
+        ``max_grad_norm`` (``vgs/clip_fraction`` says how often). Without a scaler, or with one that scales updates
+        (``vgs_kwargs=dict(apply_to="update")``), it has nothing to place
     :param max_nonfinite_updates: number of updates in a row that are skipped because their loss or gradient norm is not
         finite before :class:`sb3_vgs_ppo.errors.TrainingDiverged` is raised
     :raises UserInputError: (a ValueError) an argument that cannot be used, with its value and the remedy

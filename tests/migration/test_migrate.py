@@ -40,7 +40,8 @@ def expect_warning(from_version: str, to_version: str) -> Any:
     """One warning where the measure changes (a warning that nobody expects is an error, see pyproject.toml)."""
     if from_version == to_version:
         return pytest.MonkeyPatch.context()
-    critical = "CRITICAL FIX" if from_version in ("1.0", "2.0") and to_version in ("3.0", "3.1", "4.0") else "of version"
+    spatial = from_version in ("1.0", "2.0")
+    critical = "CRITICAL FIX" if spatial and to_version in ("3.0", "3.1", "4.0") else "of version"
     return pytest.warns(VGSMigrationWarning, match=critical)
 
 

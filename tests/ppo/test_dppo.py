@@ -246,6 +246,31 @@ class TestUpdate:
         assert all(th.isfinite(parameter).all() for parameter in model.policy.parameters())
         assert (model.vgs is None) == (version is None)
 
+    @pytest.mark.parametrize("granularity", ["element", "tensor", "global"])
+    @pytest.mark.parametrize("optimizer_class", [th.optim.Adam, AdaptiveUPGD])
+    def test_updates_are_scaled_where_the_optimizer_cancels_a_factor(
+        self, granularity: str, optimizer_class: Any, tmp_path: Path
+    ) -> None:
+        """A factor of 0.01 shortens updates as much; α = 0 changes no bit; and a loaded agent does the same."""
+        ratios, parameters = [], []
+        for alpha, apply_to in ((0.0, "gradient"), (0.0, "update"), (1e6, "update")):
+            options = {"alpha": alpha, "granularity": granularity, "apply_to": apply_to, "min_scaling_factor": 0.01}
+            model = small_model(
+                vgs_version="4.0",
+                vgs_kwargs={**options, "warmup_steps": 2},
+                policy_kwargs={"optimizer_class": optimizer_class},
+            ).learn(128)
+            ratios.append(model.logger.name_to_value["vgs/update_ratio"])
+            parameters.append(th.nn.utils.parameters_to_vector(model.policy.parameters()).detach())
+        assert th.equal(parameters[0], parameters[1])
+        assert ratios[2] < 0.2 * ratios[1]  # a few weights have no noise, and go all the way
+        model.save(tmp_path / "model.zip")
+        loaded = DistributionalPPO.load(tmp_path / "model.zip", device="cpu")
+        assert loaded.vgs is not None
+        state, expected = loaded.vgs.state_dict(), model.vgs.state_dict()
+        assert (state["granularity"], state["apply_to"], state["alpha"]) == (granularity, "update", 1e6)
+        assert th.equal(state["element_grad_var_ema"], expected["element_grad_var_ema"])
+
     def test_logged_keys(self) -> None:
         model = small_model().learn(128)
         logged = model.logger.name_to_value
