@@ -7,15 +7,17 @@ reads inside torch's own functions.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch as th
 
 from sb3_vgs_ppo.scaling import KNOWN_VERSIONS, VarianceGradientScaler, elements_spatial, metrics
 
 
-def on_meta(version: str) -> VarianceGradientScaler:
+def on_meta(version: str, **kwargs: Any) -> VarianceGradientScaler:
     parameters = [th.nn.Parameter(th.zeros(size, device="meta")) for size in (4, 1, 70_000, 3)]
-    return VarianceGradientScaler(parameters, version, warmup_steps=2)
+    return VarianceGradientScaler(parameters, version, warmup_steps=2, **kwargs)
 
 
 def set_gradients(scaler: VarianceGradientScaler, step: int) -> None:
@@ -35,6 +37,21 @@ def test_a_training_loop_reads_nothing(version: str, monkeypatch: pytest.MonkeyP
         scaler.step()
     assert factor.device.type == "meta"
     assert factor.shape == ()
+
+
+@pytest.mark.parametrize("granularity", ["element", "tensor", "global"])
+@pytest.mark.parametrize("apply_to", ["gradient", "update"])
+def test_several_factors_read_nothing_either(granularity: str, apply_to: str) -> None:
+    scaler = on_meta("4.0", granularity=granularity, apply_to=apply_to)
+    optimizer = th.optim.SGD(scaler.parameters, lr=0.1)
+    for step in range(8):
+        set_gradients(scaler, step)
+        scaler.observe()
+        scaler.scale()
+        with scaler.scaling_update(optimizer):
+            pass
+        scaler.step()
+    assert all(parameter.device.type == "meta" for parameter in scaler.parameters)
 
 
 @pytest.mark.parametrize("version", KNOWN_VERSIONS)
