@@ -99,7 +99,7 @@ def test_names_stand_for_classes() -> None:
         ({"policy_kwargs": {"optimizer_class": "Adam"}}, r"'optimizer_class' remedy: --optimizer"),
         ({"policy_kwargs": {"features_extractor_class": "NatureCNN"}}, r"takes a Python object"),
         ({"policy_kwargs": {"optimizer_kwargs": {"lr": 1}}}, r"'lr' would be overwritten .* remedy: learning_rate"),
-        ({"policy_kwargs": {"optimizer_kwargs": {"momentum": 1}}}, r"optimizer_kwargs has no 'momentum'; known: beta"),
+        ({"policy_kwargs": {"optimizer_kwargs": {"nesterov": 1}}}, r"optimizer_kwargs has no 'nesterov'; known: beta"),
         ({"policy_kwargs": [64]}, r"policy_kwargs \[64\] is not a mapping"),
         ({"policy_kwargs": {"activation_fn": "than"}}, r"activation_fn 'than'; did you mean 'tanh'\?"),
         ({"vgs_kwargs": {"alhpa": 0.1}}, r"vgs_kwargs has no 'alhpa'; did you mean 'alpha'\?"),
