@@ -18,6 +18,7 @@ from typing import Protocol
 
 from sb3_vgs_ppo.runs.cells import CellTask, run_cell
 from sb3_vgs_ppo.runs.folder import RunState
+from sb3_vgs_ppo.runs.signals import StopRequest
 
 _POLL_SECONDS = 0.5
 
@@ -94,6 +95,7 @@ class LocalEngine:
 def _start_worker(stop: Event) -> None:
     """Listen to the study's process alone: the terminal's Ctrl-C goes to the whole group, and would come twice."""
     os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # between cells; an idle worker's end would break the whole pool
     threading.Thread(target=_watch, args=(stop,), daemon=True).start()
 
 
@@ -101,10 +103,11 @@ def _watch(stop: Event) -> None:
     """Stop the worker's cell when asked to, and the worker at once when the study's process is gone."""
     study = multiprocessing.parent_process()
     assert study is not None
-    asked = False
+    asked: object = None
     while study.is_alive():
-        if stop.is_set() and not asked:
-            asked = True
+        listening = signal.getsignal(signal.SIGINT)
+        if stop.is_set() and isinstance(listening, StopRequest) and listening is not asked:
+            asked = listening  # a second signal would stop the cell at once
             os.kill(os.getpid(), signal.SIGINT)
         time.sleep(_POLL_SECONDS)
     os._exit(1)  # as a kill: the cell's last checkpoint is whole

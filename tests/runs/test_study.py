@@ -262,6 +262,21 @@ def test_a_study_is_checked_before_it_trains(change: dict[str, Any], complaint: 
         check_study(replace(STUDY, **change))
 
 
+def test_a_worker_without_a_cell_does_not_break_the_stop_of_the_others(store: StudyStore) -> None:
+    short = cell_task(store, Cell(ENV, FIXED, 0))
+    long = cell_task(store, Cell(ENV, LEGACY, 0))
+    slow = {**long.config.algo_kwargs, "n_epochs": 1_500}  # updates of seconds: time for an idle worker to end
+    long = replace(long, config=replace(long.config, total_timesteps=10**8, checkpoint_every=1, algo_kwargs=slow))
+    with LocalEngine(2) as engine:
+        running = engine.submit(long)
+        assert engine.submit(short).result(timeout=120) == "finished"
+        while not list((store.folder(long.cell) / "checkpoints").glob("*.zip")):
+            time.sleep(0.01)
+        engine.stop()
+        assert running.result(timeout=120) == "interrupted"
+    assert RunFolder(store.folder(long.cell)).read_status().cause == "stopped by SIGINT"
+
+
 def test_a_killed_worker_is_replaced_and_its_cell_goes_on(store: StudyStore, tmp_path: Path) -> None:
     engine, display = LocalEngine(1), Lines()
     cell = Cell(ENV, LEGACY, 0)
