@@ -15,7 +15,7 @@ from sb3_vgs_ppo.runs.folder import RunFolder, RunState
 from sb3_vgs_ppo.runs.signals import StopRequest, stop_on_signals
 from sb3_vgs_ppo.runs.study_display import StudyDisplay
 from sb3_vgs_ppo.studies.definition import Cell, Study
-from sb3_vgs_ppo.studies.store import StudyStore
+from sb3_vgs_ppo.studies.store import Completion, StudyStore
 
 MAX_ATTEMPTS = 3
 """Attempts at a cell whose workers are lost: one that kills its worker, by its memory say, must not do so for ever."""
@@ -97,7 +97,7 @@ class _Scheduler:
         self.tasks: dict[Future[RunState], CellTask] = {}
         self.progress = StudyProgress(tuple(store.study.cells()))
         for cell in self.progress.cells:
-            self._count(cell)
+            self._count(cell, store.completion(cell))
         self.steps = {cell: int(store.study.train_options(cell)["total_timesteps"]) for cell in self.progress.cells}
         self.trained = {cell: self._steps_so_far(cell) for cell in self.progress.cells}
         self.progress.steps_total = sum(self.steps.values())
@@ -123,8 +123,7 @@ class _Scheduler:
                 self.display.update(self.progress)
         return self.progress
 
-    def _count(self, cell: Cell) -> None:
-        completion = self.store.completion(cell)
+    def _count(self, cell: Cell, completion: Completion | None) -> None:
         if completion is None:
             self.waiting.append(cell)
         else:
@@ -160,15 +159,15 @@ class _Scheduler:
             if future.result() == "interrupted":
                 self.waiting.append(cell)
                 return
-            self.store.mark_done(cell, task.first_step)
+            completion = self.store.mark_done(cell, task.first_step)
         except self.engine.lost as error:
             self._retry(cell, f"its worker was lost ({type(error).__name__})")
         except Exception as error:  # whatever it is, the other cells go on
             self._fail(cell, f"{type(error).__name__}: {error}")
         else:
-            self._count(cell)
+            self._count(cell, completion)
             self.trained[cell] = self.steps[cell]
-            self.display.cell_done(self.progress, cell, self.store)
+            self.display.cell_done(self.progress, cell, completion)
 
     def _retry(self, cell: Cell, reason: str) -> None:
         self.attempts[cell] = self.attempts.get(cell, 0) + 1

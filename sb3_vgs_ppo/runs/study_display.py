@@ -11,7 +11,7 @@ from rich.table import Column
 
 from sb3_vgs_ppo.runs.progress import BarOnTerminal, LineWriter
 from sb3_vgs_ppo.studies.definition import Cell
-from sb3_vgs_ppo.studies.store import StudyStore
+from sb3_vgs_ppo.studies.store import Completion
 
 if TYPE_CHECKING:
     from sb3_vgs_ppo.runs.study import StudyProgress
@@ -36,10 +36,8 @@ class StudyDisplay:
     def update(self, progress: StudyProgress) -> None:
         """Called about once a second."""
 
-    def cell_done(self, progress: StudyProgress, cell: Cell, store: StudyStore) -> None:
+    def cell_done(self, progress: StudyProgress, cell: Cell, completion: Completion) -> None:
         """Called when a cell has got its mark."""
-        completion = store.completion(cell)
-        assert completion is not None
         ending = "diverged" if completion.final_return is None else f"final return {completion.final_return:.1f}"
         number = f"[{progress.done}/{len(progress.cells)}]"
         self.message(f"{number} {cell}: {completion.num_timesteps:,} steps, {ending}{_time_left(progress)}")

@@ -171,12 +171,13 @@ class StudyStore:
                 raise StudyError(f"{cell}: {folder / name} {fault}; {remedy}")
         return completion
 
-    def mark_done(self, cell: Cell, first_step: int = 0) -> None:
+    def mark_done(self, cell: Cell, first_step: int = 0) -> Completion:
         """
         Write a cell's mark from its run folder, which must be finished or diverged. The mark is on the disk no sooner
         than the results that it vouches for.
 
         :param first_step: environment steps of the agent that it was continued from
+        :return: what the mark says
         :raises StudyError: the run has not ended, or its status cannot be read
         """
         folder = self.folder(cell)
@@ -197,6 +198,7 @@ class StudyStore:
             digests=_digests(folder, sync=True),
         )
         write_json(folder / MARK, {"schema": SCHEMA, "cell": asdict(cell), "completion": asdict(completion)})
+        return completion
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
