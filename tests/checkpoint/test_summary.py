@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import torch as th
 from stable_baselines3 import PPO
 
+from helpers import Payload
 from sb3_vgs_ppo.checkpoint import (
     MANIFEST,
     Manifest,
@@ -186,16 +186,6 @@ def test_control_characters_do_not_reach_a_terminal(
 
 
 # Files of a stranger
-
-
-class Payload:
-    """Creates a folder when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.marker),)
 
 
 def test_payloads_in_data_are_named_and_not_run(sb3_path: Path, tmp_path: Path) -> None:

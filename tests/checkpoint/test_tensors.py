@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stable_baselines3 import PPO
 
+from helpers import Payload
 from sb3_vgs_ppo.checkpoint import dump_tensors, load_tensors, tensors
 from sb3_vgs_ppo.errors import CheckpointError
 
@@ -155,16 +156,6 @@ def test_a_missing_record_is_refused() -> None:
         for name, content in kept.items():
             archive.writestr(name, content)
     assert "data/0" in refusal(buffer.getvalue())
-
-
-class Payload:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.marker),)
 
 
 def test_a_payload_does_not_run(tmp_path: Path) -> None:

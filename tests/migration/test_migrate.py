@@ -15,6 +15,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
+from helpers import assert_equal_nested
 from sb3_vgs_ppo import DistributionalPPO, inspect_checkpoint, load_checkpoint, migrate_checkpoint
 from sb3_vgs_ppo.checkpoint import dump_tensors, load_tensors, read_archive, read_checkpoint, write_archive
 from sb3_vgs_ppo.checkpoint.vec_normalize import VEC_NORMALIZE
@@ -319,20 +320,3 @@ class TestPlainSb3:
         assert back.vgs is not None
         assert back.vgs.state_dict()["step_count"] == 0
         assert "VGS: statistics, which were of the old head too" in report.reset
-
-
-def assert_equal_nested(actual: Any, expected: Any, where: str = "") -> None:
-    """Equality of state dicts, bit for bit, with the place of the first difference."""
-    if isinstance(expected, dict):
-        assert set(actual) == set(expected), where
-        for key, value in expected.items():
-            assert_equal_nested(actual[key], value, f"{where}/{key}")
-    elif isinstance(expected, list | tuple):
-        assert len(actual) == len(expected), where
-        for index, value in enumerate(expected):
-            assert_equal_nested(actual[index], value, f"{where}/{index}")
-    elif isinstance(expected, th.Tensor):
-        assert actual.dtype == expected.dtype, where
-        assert th.equal(actual, expected), where
-    else:
-        assert actual == expected, where

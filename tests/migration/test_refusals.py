@@ -14,6 +14,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
+from helpers import Payload
 from sb3_vgs_ppo import DistributionalPPO, inspect_checkpoint, load_checkpoint, migrate_checkpoint
 from sb3_vgs_ppo.checkpoint import read_archive
 from sb3_vgs_ppo.checkpoint.vec_normalize import VEC_NORMALIZE
@@ -91,16 +92,6 @@ class TestRefusals:
             migrate_checkpoint(GOLDEN / "vgs_3_0_categorical.zip", target, force=True)
         assert [path.name for path in tmp_path.iterdir()] == ["new.zip"]
         assert target.read_text() == "precious"
-
-
-class Payload:
-    """Touches a file where it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.marker,)
 
 
 class TestNothingIsExecuted:

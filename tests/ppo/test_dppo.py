@@ -19,6 +19,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from helpers import assert_equal_nested
 from sb3_vgs_ppo.checkpoint import inspect_checkpoint, read_checkpoint
 from sb3_vgs_ppo.checkpoint.vec_normalize import VEC_NORMALIZE, load_vec_normalize_state
 from sb3_vgs_ppo.errors import TrainingDiverged, VGSMigrationWarning
@@ -475,19 +476,3 @@ class TestSb3Habits:
         model._setup_model()
         assert model.vgs is not None
         assert model.vgs.parameters[0] is next(model.policy.parameters())
-
-
-def assert_equal_nested(actual: Any, expected: Any, where: str = "") -> None:
-    """Equality of state dicts, bit for bit, with the place of the first difference."""
-    if isinstance(expected, dict):
-        assert set(actual) == set(expected), where
-        for key, value in expected.items():
-            assert_equal_nested(actual[key], value, f"{where}/{key}")
-    elif isinstance(expected, (list, tuple)):
-        assert len(actual) == len(expected), where
-        for index, value in enumerate(expected):
-            assert_equal_nested(actual[index], value, f"{where}/{index}")
-    elif isinstance(expected, th.Tensor):
-        assert th.equal(actual, expected) or (actual.isnan() & expected.isnan()).all(), where
-    else:
-        assert actual == expected, where

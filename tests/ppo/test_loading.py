@@ -16,6 +16,7 @@ from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from helpers import assert_equal_nested
 from sb3_vgs_ppo import load_checkpoint
 from sb3_vgs_ppo.checkpoint import load_tensors
 from sb3_vgs_ppo.errors import CheckpointError, UserInputError, VGSMigrationWarning
@@ -27,23 +28,6 @@ GOLDEN = Path(__file__).parents[1] / "fixtures" / "legacy"
 SMALL: dict[str, Any] = {"n_steps": 32, "batch_size": 16, "n_epochs": 2, "seed": 3, "device": "cpu"}
 NET: dict[str, Any] = {"net_arch": [8]}
 EnvOf = Callable[[str], VecEnv]
-
-
-def assert_equal_nested(actual: Any, expected: Any, where: str = "") -> None:
-    """Equality of state dicts, bit for bit, with the place of the first difference."""
-    if isinstance(expected, dict):
-        assert set(actual) == set(expected), where
-        for key, value in expected.items():
-            assert_equal_nested(actual[key], value, f"{where}/{key}")
-    elif isinstance(expected, list | tuple):
-        assert len(actual) == len(expected), where
-        for index, value in enumerate(expected):
-            assert_equal_nested(actual[index], value, f"{where}/{index}")
-    elif isinstance(expected, th.Tensor):
-        assert actual.dtype == expected.dtype, where
-        assert th.equal(actual, expected), where
-    else:
-        assert actual == expected, where
 
 
 class TestLikeLoad:

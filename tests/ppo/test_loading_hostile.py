@@ -16,6 +16,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
+from helpers import Payload
 from sb3_vgs_ppo import load_checkpoint
 from sb3_vgs_ppo.checkpoint import Limits, dump_tensors, load_tensors, read_archive
 from sb3_vgs_ppo.checkpoint.vec_normalize import VEC_NORMALIZE
@@ -193,16 +194,6 @@ class TestHostileFiles:
         else:
             with pytest.raises(CheckpointError, match=f"{member}: missing"):
                 load_checkpoint(path)
-
-
-class Payload:
-    """Touches a file where it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.marker,)
 
 
 class TestNothingIsExecuted:
