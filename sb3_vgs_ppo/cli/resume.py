@@ -31,6 +31,8 @@ class ResumeOptions:
     """Folder of the new run that starts from a checkpoint file; <file>_continued if not given."""
     env_id: str | None = None
     """Environment of a checkpoint file that lies in no run folder."""
+    device: str | None = None
+    """Where to compute from here on: auto, cpu, cuda or cuda:<index>; as before if not given."""
     progress: bool = True
     """Show a progress bar on a terminal. Elsewhere, and without it, a few plain lines are printed."""
 
@@ -52,7 +54,9 @@ def run(argv: Sequence[str], prog: str) -> int:
         if getattr(options, name) is not None:
             flag = "--" + name.replace("_", "-")
             raise UserInputError(f"{flag} is for checkpoint files, {options.run} is none; remedy: leave it out")
-    result = resume(options.run, options.total_timesteps, display=display, command=[*prog.split(), *argv])
+    result = resume(
+        options.run, options.total_timesteps, options.device, display=display, command=[*prog.split(), *argv]
+    )
     if result is None:
         print(f"Nothing to do: {options.run} is finished. To train on: {prog} {options.run} --total-timesteps N")
         return 0
@@ -67,6 +71,7 @@ def _start_from_file(options: ResumeOptions, display: Display, command: Sequence
         options.run_dir,
         env_id=options.env_id,
         total_timesteps=options.total_timesteps,
+        device=options.device,
         display=display,
         command=command,
     )

@@ -31,6 +31,8 @@ class RetrainOptions:
     """Environment of a checkpoint that lies in no run folder."""
     total_timesteps: int | None = None
     """Environment steps of the new training; those of the old one if not given."""
+    device: str | None = None
+    """Where the new training computes: auto, cpu, cuda or cuda:<index>; where the old one did if not given."""
     progress: bool = True
     """Show a progress bar on a terminal. Elsewhere, and without it, a few plain lines are printed."""
 
@@ -51,6 +53,7 @@ def run(argv: Sequence[str], prog: str) -> int:
         continue_weights=options.continue_,
         env_id=options.env_id,
         total_timesteps=options.total_timesteps,
+        device=options.device,
         display=make_display(options.progress, out=sys.stdout, terminal=sys.stderr),
         command=[*prog.split(), *argv],
     )

@@ -97,7 +97,7 @@ def check_config(config: TrainConfig) -> None:
     if config.seed + config.n_envs > 2**32:
         raise UserInputError(f"--seed {config.seed} is too large; remedy: below 2**32, NumPy's limit")
     _check_vgs_version(config.vgs_version)
-    _check_device(config.device)
+    check_device(config.device)
     _check_change(config)
 
 
@@ -119,7 +119,8 @@ def _check_change(config: TrainConfig) -> None:
     make_change_callback(config.on_change, config.change_kwargs)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """:raises UserInputError: no device of this name, or torch sees none here"""
     import torch as th
 
     try:

@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch as th
+from stable_baselines3.common.utils import get_device
 
 from sb3_vgs_ppo.checkpoint.faults import as_checkpoint_error
 from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.ppo.loading import load_checkpoint
 from sb3_vgs_ppo.runs.algorithm import build_model
 from sb3_vgs_ppo.runs.checkpointing import UsableCheckpoint, find_usable_checkpoint
-from sb3_vgs_ppo.runs.config import TrainConfig, check_config
+from sb3_vgs_ppo.runs.config import TrainConfig, check_config, check_device
 from sb3_vgs_ppo.runs.config_file import config_from_mapping
 from sb3_vgs_ppo.runs.environments import check_environment
 from sb3_vgs_ppo.runs.extent import Extent
@@ -26,7 +27,12 @@ from sb3_vgs_ppo.runs.training import Run, TrainingResult, training_env
 
 
 def resume(
-    path: Path, total_timesteps: int | None = None, *, display: Display | None = None, command: Sequence[str] = ()
+    path: Path,
+    total_timesteps: int | None = None,
+    device: str | None = None,
+    *,
+    display: Display | None = None,
+    command: Sequence[str] = (),
 ) -> TrainingResult | None:
     """
     Continue a run from its newest checkpoint, or from its beginning where it has none. On the CPU the result is, bit
@@ -35,11 +41,13 @@ def resume(
     :param path: run folder
     :param total_timesteps: environment steps of the whole run, if not those that it was started with. Schedules follow
         the new number
+    :param device: where to compute from here on, if not where the run did. Another kind of device draws other random
+        numbers, so the run is then continued closely, not exactly
     :param display: what the user sees meanwhile; nothing by default
     :param command: command line, for the record
     :return: how the run ended; None if it was finished before
     :raises RunFolderError: not a run folder, in use by another live process, or not writable
-    :raises UserInputError: the run already has as many steps
+    :raises UserInputError: the run already has as many steps, or the device cannot be used
     :raises CheckpointError: there are checkpoints, and none of them can be used
     :raises TrainingDiverged: see :func:`sb3_vgs_ppo.runs.training.train`
     """
@@ -61,6 +69,7 @@ def resume(
                 )
             display.message(f"Schedules follow {total_timesteps:,} steps from here on, not {config.total_timesteps:,}")
             config = replace(config, total_timesteps=total_timesteps)
+        config = on_device(config, device)
         check_config(config)
         check_environment(config.env_id, config.env_kwargs, config.n_envs)
         th.set_num_threads(config.torch_threads)
@@ -76,6 +85,16 @@ def read_config(folder: RunFolder) -> TrainConfig:
     if not isinstance(options, dict):
         raise UserInputError(f"{folder.config} holds no options; remedy: a folder that train has made")
     return replace(config_from_mapping(options, str(folder.config)), run_dir=str(folder.path))
+
+
+def on_device(config: TrainConfig, device: str | None) -> TrainConfig:
+    """
+    :param device: another device than the options'; None for theirs
+    :return: the options of a run that computes there
+    :raises UserInputError: there is no such device here
+    """
+    check_device(device or config.device)
+    return replace(config, device=str(get_device(device or config.device)))
 
 
 def _is_finished(folder: RunFolder) -> bool:

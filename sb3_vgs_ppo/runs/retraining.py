@@ -28,7 +28,7 @@ from sb3_vgs_ppo.runs.evaluation import Evaluation, evaluate, evaluation_phase, 
 from sb3_vgs_ppo.runs.folder import RunFolder, new_run_folder, read_json
 from sb3_vgs_ppo.runs.progress import Display
 from sb3_vgs_ppo.runs.record import write_record
-from sb3_vgs_ppo.runs.resuming import read_config, resume
+from sb3_vgs_ppo.runs.resuming import on_device, read_config, resume
 from sb3_vgs_ppo.runs.retraining_figure import draw_comparison
 from sb3_vgs_ppo.runs.signals import stop_on_signals
 from sb3_vgs_ppo.runs.training import FINAL_EVALUATION_EPISODES, Run, TrainingResult, train, training_env
@@ -77,6 +77,7 @@ def retrain(
     continue_weights: bool = False,
     env_id: str | None = None,
     total_timesteps: int | None = None,
+    device: str | None = None,
     display: Display | None = None,
     command: Sequence[str] = (),
 ) -> Retraining:
@@ -91,6 +92,7 @@ def retrain(
     :param continue_weights: start from the old agent's weights, migrated, instead of from scratch
     :param env_id: environment, which a checkpoint does not tell; refused for a run that was trained in another
     :param total_timesteps: steps of the new training, those of the old one by default
+    :param device: where the new training computes, where the old one did by default
     :param display: what the user sees meanwhile
     :param command: command line, for the record
     :return: old and new
@@ -105,7 +107,8 @@ def retrain(
         raise UserInputError(f"{path} was trained without VGS, so there is nothing to migrate; remedy: no --continue")
     out = out or Path(f"{source.run.path if source.run else source.checkpoint.with_suffix('')}_vgs-{to_version}")
     config = replace(source.config, vgs_version=to_version, run_dir=str(out / "new"))
-    config = resolve(replace(config, total_timesteps=total_timesteps or config.total_timesteps))
+    config = on_device(replace(config, total_timesteps=total_timesteps or config.total_timesteps), device)
+    config = resolve(config)
     check_config(config)
     check_environment(config.env_id, config.env_kwargs, config.n_envs)
     display = display or Display()
@@ -267,6 +270,7 @@ def continue_checkpoint(
     *,
     env_id: str | None = None,
     total_timesteps: int | None = None,
+    device: str | None = None,
     display: Display | None = None,
     command: Sequence[str] = (),
 ) -> TrainingResult:
@@ -278,6 +282,7 @@ def continue_checkpoint(
     :param run_dir: folder of the new run, new or empty; ``<checkpoint>_continued`` by default
     :param env_id: environment, which a checkpoint outside a run folder does not tell
     :param total_timesteps: steps of the new run, those of the old one by default
+    :param device: where the new run computes, where the old one did by default
     :param display: what the user sees meanwhile
     :param command: command line, for the record
     :return: how the new run ended
@@ -287,7 +292,8 @@ def continue_checkpoint(
     source = read_source(path, env_id)
     run_dir = run_dir or Path(f"{path.with_suffix('')}_continued")
     total = total_timesteps or source.config.total_timesteps
-    config = resolve(replace(source.config, run_dir=str(run_dir), total_timesteps=total))
+    config = on_device(replace(source.config, run_dir=str(run_dir), total_timesteps=total), device)
+    config = resolve(config)
     check_config(config)
     check_environment(config.env_id, config.env_kwargs, config.n_envs)
     return train_from(path, config, parent=path, display=display or Display(), command=command)

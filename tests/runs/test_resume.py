@@ -371,3 +371,29 @@ def test_a_read_only_folder_is_refused(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="cannot be written"):
         resume(copy)
     copy.chmod(0o755)
+
+
+class TestDevice:
+    @pytest.fixture
+    def from_gpu(self, tmp_path: Path) -> Path:
+        """:return: run of a machine with a GPU, which was stopped and then copied to one that has none"""
+        folder = tmp_path / "killed"
+        train_until(configure(folder), 4.5 * ROLLOUT)
+        record = json.loads((folder / "config.json").read_text())
+        record["options"]["device"] = "cuda"
+        (folder / "config.json").write_text(json.dumps(record))
+        return folder
+
+    @pytest.fixture(autouse=True)
+    def _no_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+    def test_a_run_of_another_device_asks_for_one_that_is_there(self, from_gpu: Path, tmp_path: Path) -> None:
+        with pytest.raises(UserInputError, match="--device 'cuda': torch sees no CUDA device here; remedy: cpu or"):
+            resume(from_gpu)
+        with pytest.raises(UserInputError, match="--device 'gpu' is not a device; remedy: auto, cpu"):
+            resume(from_gpu, device="gpu")
+        train(configure(tmp_path / "whole"))
+        resume(from_gpu, device="auto")
+        assert json.loads((from_gpu / "config.json").read_text())["options"]["device"] == "cpu"
+        assert tables(from_gpu) == tables(tmp_path / "whole")

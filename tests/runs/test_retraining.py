@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sb3_vgs_ppo.ppo import DistributionalPPO
 from sb3_vgs_ppo.ppo.loading import load_checkpoint
 from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.runs.folder import RunFolder, read_json
-from sb3_vgs_ppo.runs.retraining import read_source, retrain
+from sb3_vgs_ppo.runs.retraining import continue_checkpoint, read_source, retrain
 from sb3_vgs_ppo.runs.retraining_figure import scaling_factors
 from sb3_vgs_ppo.runs.training import train
 
@@ -129,6 +130,23 @@ def test_called_again_it_redraws_and_trains_no_more(legacy_run: Path, tmp_path: 
         retrain(legacy_run, study, total_timesteps=128, continue_weights=True)
     assert (study / "comparison.png").is_file()
     assert (study / "new" / "final_model.zip").read_bytes() == trained
+
+
+def test_a_run_of_another_device_is_retrained_on_the_one_that_is_named(
+    legacy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    run = shutil.copytree(legacy_run, tmp_path / "old")
+    record = json.loads((run / "config.json").read_text())
+    record["options"]["device"] = "cuda"
+    (run / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserInputError, match="--device 'cuda': torch sees no CUDA device here"):
+        retrain(run, tmp_path / "study", total_timesteps=128)
+    assert not (tmp_path / "study").exists()
+    done = retrain(run, tmp_path / "study", total_timesteps=128, device="cpu")
+    assert json.loads((done.folder / "new" / "config.json").read_text())["options"]["device"] == "cpu"
+    continued = continue_checkpoint(run / "final_model.zip", tmp_path / "more", total_timesteps=128, device="cpu")
+    assert continued.folder.path == tmp_path / "more"
 
 
 def test_refusals_leave_nothing_behind(legacy_run: Path, tmp_path: Path) -> None:
