@@ -58,6 +58,16 @@ def shared_options(state: StateDict) -> dict[str, Any]:
     return {"betas": tuple(group["betas"]), "eps": group["eps"]} if {"betas", "eps"} <= group.keys() else {}
 
 
+def weight_decays(state: StateDict, converted: StateDict) -> tuple[float, float]:
+    """
+    :param state: state dict of an optimizer
+    :param converted: the same for another one, whose weight decay is its default: what it multiplies differs
+    :return: the weight decay of each, 0 where it has none
+    """
+    old, new = (float(each["param_groups"][0].get("weight_decay", 0.0)) for each in (state, converted))
+    return old, new
+
+
 def _group(group: dict[str, Any], target: type[th.optim.Optimizer]) -> dict[str, Any]:
     options = shared_options({"param_groups": [group]})
     fresh = target([th.zeros(1)], lr=group["lr"], **options)  # type: ignore[call-arg]

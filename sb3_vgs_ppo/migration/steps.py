@@ -15,7 +15,13 @@ import torch as th
 from sb3_vgs_ppo._types import StateDict, ValueHeadName
 from sb3_vgs_ppo.checkpoint.vgs_state import FIRST_VERSION
 from sb3_vgs_ppo.distributional import QuantileHead
-from sb3_vgs_ppo.migration.optimizer_state import convert_optimizer, forget_last, has_moments, shared_options
+from sb3_vgs_ppo.migration.optimizer_state import (
+    convert_optimizer,
+    forget_last,
+    has_moments,
+    shared_options,
+    weight_decays,
+)
 from sb3_vgs_ppo.migration.report import Notes
 from sb3_vgs_ppo.migration.value_head import HEAD_TENSORS, convert_value_head
 from sb3_vgs_ppo.optim import AdaptiveUPGD
@@ -91,12 +97,16 @@ def change_optimizer(name: OptimizerName) -> Step:
             notes += Notes(reset=("average utility of every weight, on which the gate depends: it starts at 0",))
         if not has_moments(state):
             notes = Notes(reset=(f"{mapped}, which starts afresh: {source.__name__} has no such moments",))
+        converted = convert_optimizer(state, target)
+        old_decay, new_decay = weight_decays(state, converted)
+        if old_decay:
+            notes += Notes(reset=(f"weight decay: {old_decay} of {source.__name__}, {new_decay} from now on",))
         kwargs = {
             **blueprint.policy_kwargs,
             "optimizer_class": target,
             "optimizer_kwargs": shared_options(state) or None,
         }
-        states = {**blueprint.states, "policy.optimizer": convert_optimizer(state, target)}
+        states = {**blueprint.states, "policy.optimizer": converted}
         return replace(blueprint, policy_kwargs=kwargs, states=states), notes
 
     return step

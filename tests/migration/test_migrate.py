@@ -275,6 +275,15 @@ class TestPlainSb3:
         assert any("average utility" in note for note in report.reset)
         model.learn(64, reset_num_timesteps=False)
 
+    def test_a_weight_decay_that_ends_is_named(self, tmp_path: Path) -> None:
+        kwargs = {"optimizer_class": th.optim.AdamW, "optimizer_kwargs": {"weight_decay": 0.03}}
+        PPO("MlpPolicy", "CartPole-v1", policy_kwargs=kwargs, **SMALL).save(tmp_path / "old")
+        report = migrate_checkpoint(tmp_path / "old.zip", tmp_path / "a", env_id="CartPole-v1", optimizer="adam")
+        assert "weight decay: 0.03 of AdamW, 0.0 from now on" in report.reset
+        assert load_checkpoint(tmp_path / "a.zip").policy.optimizer.param_groups[0]["weight_decay"] == 0.0
+        report = migrate_checkpoint(tmp_path / "a.zip", tmp_path / "b", optimizer="adaptive-upgd")
+        assert not any("weight decay" in note for note in report.reset)
+
     def test_hyperparameters_come_along(self, plain: dict[str, Any], tmp_path: Path) -> None:
         agent = plain["mlp"]
         migrate_checkpoint(agent.path, tmp_path / "new", env_id=agent.env_id)
