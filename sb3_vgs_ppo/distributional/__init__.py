@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from sb3_vgs_ppo.distributional.heads import CategoricalHead, QuantileHead, ScalarHead, ValueHead, make_value_head
 from sb3_vgs_ppo.distributional.quantile import quantile_crossing, quantile_huber_loss, quantile_midpoints
+from sb3_vgs_ppo.distributional.rollout import rollout_distributions
 from sb3_vgs_ppo.distributional.support import LinearSupport, Support, SymexpSupport, hl_gauss, make_support, two_hot
+from sb3_vgs_ppo.distributional.value_distribution import Prediction, ValueDistribution
 
 __all__ = [
     "CategoricalHead",
     "LinearSupport",
+    "Prediction",
     "QuantileHead",
     "ScalarHead",
     "Support",
     "SymexpSupport",
+    "ValueDistribution",
     "ValueHead",
     "hl_gauss",
     "make_support",
@@ -20,5 +24,6 @@ __all__ = [
     "quantile_crossing",
     "quantile_huber_loss",
     "quantile_midpoints",
+    "rollout_distributions",
     "two_hot",
 ]

@@ -27,8 +27,8 @@ PADDING = 3
 Gaussian is cut off. Its mean is then off by 6e-6 bin widths, about as much as the binning alone is anywhere else;
 without padding it is off by 0.37."""
 
-STD_TRIM = 0.01
-"""Probability left out on either side of a predicted distribution when its standard deviation is computed."""
+TAIL = 0.01
+"""Probability on either side of a predicted distribution that its spread leaves out: see :meth:`Support.std`."""
 
 
 def symexp(x: th.Tensor) -> th.Tensor:
@@ -144,7 +144,7 @@ class Support(nn.Module, ABC):
         :return: spread, shape (batch,), in units of the return
         """
         cdf = probabilities.cumsum(dim=1)
-        cdf = ((cdf - STD_TRIM) / (1.0 - 2.0 * STD_TRIM)).clamp(0.0, 1.0)
+        cdf = ((cdf - TAIL) / (1.0 - 2.0 * TAIL)).clamp(0.0, 1.0)
         central = th.cat((cdf[:, :1], cdf.diff(dim=1)), dim=1)
         deviations = self.atoms - (central * self.atoms).sum(dim=1, keepdim=True)
         return (central * deviations.square()).sum(dim=1).sqrt()

@@ -30,7 +30,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_vgs_ppo._flat import pack_parameters
 from sb3_vgs_ppo._types import VgsPlacement
 from sb3_vgs_ppo.checkpoint import save_model_archive
-from sb3_vgs_ppo.distributional import ScalarHead
+from sb3_vgs_ppo.distributional import ScalarHead, ValueDistribution
 from sb3_vgs_ppo.errors import TrainingDiverged, UserInputError
 from sb3_vgs_ppo.ppo.gradients import Gradients, PackedGradients
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
@@ -194,6 +194,20 @@ class DistributionalPPO(PPO):
                 )
             if name not in taken:
                 raise UserInputError(f"vgs_kwargs has {name!r}; remedy: one of {', '.join(sorted(taken))}")
+
+    def value_distribution(self, observation: np.ndarray | dict[str, np.ndarray]) -> ValueDistribution:
+        """
+        What the critic predicts: the distribution of the discounted return from an observation on, under the current
+        stochastic policy. Its targets are λ-returns, so with ``gae_lambda`` below 1 it is that of rewards over
+        about 1 / (1 − γλ) steps and a mean value from there on, narrower than that of whole returns.
+
+        :param observation: one observation or a batch, as for :meth:`predict`. As there, the caller normalizes it where
+            the agent was trained behind ``VecNormalize`` (``normalize_obs``); returns are then in units of the
+            normalized reward
+        :return: the distribution of one observation, or those of a batch, batch shape (batch,)
+        :raises UserInputError: the critic is scalar
+        """
+        return self.policy.value_distribution(observation)
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int

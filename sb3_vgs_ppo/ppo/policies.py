@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
@@ -20,7 +21,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from sb3_vgs_ppo._types import ValueHeadName
-from sb3_vgs_ppo.distributional import ScalarHead, ValueHead, make_value_head
+from sb3_vgs_ppo.distributional import Prediction, ScalarHead, ValueDistribution, ValueHead, make_value_head
 from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.optim import AdaptiveUPGD
 from sb3_vgs_ppo.ppo.mlp_networks import MlpNetworks
@@ -195,7 +196,7 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
         entropy = distribution.entropy()
         return predictions, log_prob, entropy
 
-    def predict_value_distribution(self, obs: PyTorchObs) -> th.Tensor | tuple[th.Tensor, th.Tensor]:
+    def predict_value_distribution(self, obs: PyTorchObs) -> Prediction:
         """
         Predicted distribution of the return from the given observations.
 
@@ -207,6 +208,25 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
         features = BasePolicy.extract_features(self, obs, self.vf_features_extractor)
         latent_vf = self.mlp_extractor.forward_critic(features)
         return self.value_net.distribution(self.value_net.predict(latent_vf))
+
+    def value_distribution(self, observation: np.ndarray | dict[str, np.ndarray]) -> ValueDistribution:
+        """
+        Predicted distribution of the return, as an object to ask for its mean, quantiles and tail.
+
+        :param observation: one observation or a batch, as for ``predict``
+        :return: the distribution of one observation, or those of a batch, batch shape (batch,)
+        :raises UserInputError: the critic is scalar
+        """
+        if isinstance(self.value_net, ScalarHead):
+            raise UserInputError(
+                "value_head='scalar' predicts the mean return and no distribution; "
+                "remedy: policy_kwargs=dict(value_head='quantile') or 'categorical'"
+            )
+        self.set_training_mode(False)
+        tensors, is_batch = self.obs_to_tensor(observation)
+        with th.no_grad():
+            distribution = ValueDistribution.of(self.predict_value_distribution(tensors))
+        return distribution if is_batch else distribution[0]
 
 
 class DistributionalActorCriticCnnPolicy(DistributionalActorCriticPolicy):
