@@ -14,7 +14,7 @@ from sb3_vgs_ppo.change.responses import (
     ShrinkHead,
     reset_optimizer,
 )
-from sb3_vgs_ppo.change.surprise import Surprise, probability_integral_transform, rollout_surprise
+from sb3_vgs_ppo.change.surprise import Surprise, rollout_surprise
 
 __all__ = [
     "RESPONSES",
@@ -30,7 +30,6 @@ __all__ = [
     "Surprise",
     "Verdict",
     "make_change_callback",
-    "probability_integral_transform",
     "reset_optimizer",
     "rollout_surprise",
 ]

@@ -11,44 +11,11 @@ from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
-from sb3_vgs_ppo.change import Surprise, probability_integral_transform, rollout_surprise
-from sb3_vgs_ppo.change import surprise as surprise_module
+from sb3_vgs_ppo.change import Surprise, rollout_surprise
+from sb3_vgs_ppo.distributional import ValueDistribution, rollout
 from sb3_vgs_ppo.ppo import DistributionalPPO
 
 SMALL = {"n_steps": 20, "batch_size": 20, "n_epochs": 2, "policy_kwargs": {"net_arch": [8]}, "seed": 0}
-
-
-def test_transform_of_quantiles_counts_those_below_and_half_of_equal_ones() -> None:
-    quantiles = th.tensor([[3.0, 1.0, 4.0, 2.0]]).expand(4, 4)
-    transformed = probability_integral_transform(quantiles, th.tensor([2.5, 2.0, 0.0, 9.0]))
-    assert transformed.tolist() == [0.5, (1 + 0.5) / 4, 0.0, 1.0]
-
-
-def test_transform_of_atoms_is_linear_between_them_and_constant_beyond() -> None:
-    """Half of an atom's own probability lies below it: F(0) = 0.125 and F(10) = 0.25 + 0.375."""
-    atoms, probabilities = th.tensor([0.0, 10.0]), th.tensor([[0.25, 0.75]]).expand(5, 2)
-    transformed = probability_integral_transform((atoms, probabilities), th.tensor([-3.0, 0.0, 5.0, 10.0, 20.0]))
-    assert transformed.tolist() == [0.125, 0.125, 0.375, 0.625, 0.625]
-
-
-@pytest.mark.parametrize("upper", [0.0, 0.1, 0.5, 0.9])
-def test_a_return_that_is_always_the_same_is_in_the_middle_of_its_two_hot_prediction(upper: float) -> None:
-    atoms = th.tensor([-5.0, 60.0, 90.0, 134.0])
-    probabilities = th.tensor([[0.0, 1.0 - upper, upper, 0.0]])
-    returns = th.tensor([60.0 + 30.0 * upper])
-    assert probability_integral_transform((atoms, probabilities), returns).item() == pytest.approx(0.5)
-
-
-def test_transforms_are_uniform_where_the_prediction_is_right_and_low_where_returns_have_dropped() -> None:
-    generator = th.Generator().manual_seed(0)
-    returns = th.randn(20_000, generator=generator)
-    quantiles = th.distributions.Normal(0.0, 1.0).icdf((th.arange(200) + 0.5) / 200)
-    transformed = probability_integral_transform(quantiles.expand(20_000, 200), returns)
-    share_below = [(transformed < level).double().mean().item() for level in (0.1, 0.5, 0.9)]
-    assert share_below == pytest.approx([0.1, 0.5, 0.9], abs=0.01)
-    dropped = probability_integral_transform(quantiles.expand(20_000, 200), returns - 1.0)
-    # P(X < G - 1) for independent X, G ~ N(0, 1) is Φ(-1 / √2)
-    assert dropped.mean().item() == pytest.approx(0.2398, abs=0.005)
 
 
 class DictEnv(gym.Env[Any, Any]):
@@ -95,12 +62,11 @@ class Measure(BaseCallback):
                 part: Any = {name: th.as_tensor(values[step]) for name, values in observations.items()}
             else:
                 part = th.as_tensor(observations[step])
-            distribution = th.as_tensor(buffer.values[step]).unsqueeze(1)
+            prediction: Any = th.as_tensor(buffer.values[step]).unsqueeze(1)
             if isinstance(model, DistributionalPPO):
                 with th.no_grad():
-                    distribution = model.policy.predict_value_distribution(part)
-            returns = th.as_tensor(buffer.returns[step])
-            transforms += probability_integral_transform(distribution, returns).tolist()
+                    prediction = model.policy.predict_value_distribution(part)
+            transforms += ValueDistribution.of(prediction).cdf(buffer.returns[step]).tolist()
             differences += (buffer.values[step] - buffer.returns[step]).tolist()
         self.expected.append((float(np.mean(differences)), float(np.mean(transforms))))
 
@@ -110,7 +76,7 @@ class Measure(BaseCallback):
 def test_a_rollout_is_measured_with_the_critic_that_predicted_it(
     env: Any, value_head: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(surprise_module, "_BATCH", 24)  # eight steps at once, and four that remain
+    monkeypatch.setattr(rollout, "_BATCH", 24)  # eight steps at once, and four that remain
     policy = "MlpPolicy" if env == "CartPole-v1" else "MultiInputPolicy"
     kwargs = {**SMALL, "policy_kwargs": {"net_arch": [8], "value_head": value_head}}
     measure = Measure()
