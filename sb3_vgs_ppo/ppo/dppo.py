@@ -7,7 +7,6 @@ bit for bit; a test keeps it so. Specification: section "DistributionalPPO".
 
 from __future__ import annotations
 
-import inspect
 import io
 import math
 import pathlib
@@ -40,15 +39,12 @@ from sb3_vgs_ppo.ppo.mlp_networks import overridden
 from sb3_vgs_ppo.ppo.persistence import describe, environment_members
 from sb3_vgs_ppo.ppo.policies import CnnPolicy, DistributionalActorCriticPolicy, MlpPolicy, MultiInputPolicy
 from sb3_vgs_ppo.ppo.surrogate import clipped_surrogate, normalized
-from sb3_vgs_ppo.scaling import VarianceGradientScaler
+from sb3_vgs_ppo.scaling import VarianceGradientScaler, check_vgs_kwargs
 
 SelfDistributionalPPO = TypeVar("SelfDistributionalPPO", bound="DistributionalPPO")
 
 Evaluation: TypeAlias = Callable[[Minibatch, MinibatchLog], tuple[th.Tensor, Callable[[], None]]]
 """From a minibatch to its 0-d loss and a function that puts the gradient into ``.grad`` of the policy's parameters."""
-
-_SET_BY_PPO = {"parameters", "version", "logger"}
-"""Arguments of the scaler that ``vgs_kwargs`` cannot set."""
 
 
 class DistributionalPPO(PPO):
@@ -185,15 +181,7 @@ class DistributionalPPO(PPO):
                 f"policy {self.policy_class.__name__} has no value head; remedy: 'MlpPolicy', 'CnnPolicy', "
                 "'MultiInputPolicy', or a class derived from DistributionalActorCriticPolicy"
             )
-        taken = set(inspect.signature(VarianceGradientScaler).parameters) - _SET_BY_PPO
-        for name in self.vgs_kwargs or {}:
-            if name in _SET_BY_PPO:
-                raise UserInputError(
-                    f"vgs_kwargs has {name!r}, which DistributionalPPO sets itself; "
-                    "remedy: vgs_version for the version, and drop the rest"
-                )
-            if name not in taken:
-                raise UserInputError(f"vgs_kwargs has {name!r}; remedy: one of {', '.join(sorted(taken))}")
+        check_vgs_kwargs(self.vgs_kwargs or {}, version_argument="vgs_version")
 
     def value_distribution(self, observation: np.ndarray | dict[str, np.ndarray]) -> ValueDistribution:
         """
