@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sb3_vgs_ppo.change.callback import Alarm, ChangeCallback
+from sb3_vgs_ppo._alarms import Alarm
+from sb3_vgs_ppo.change.callback import ChangeCallback
 from sb3_vgs_ppo.change.chart import SelfStartingChart, Verdict
 from sb3_vgs_ppo.change.options import RESPONSES, make_change_callback
 from sb3_vgs_ppo.change.responses import (

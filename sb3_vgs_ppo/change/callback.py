@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,30 +11,12 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from sb3_vgs_ppo._alarms import Alarm, append_alarm
 from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.change.chart import SelfStartingChart
 from sb3_vgs_ppo.change.responses import Response
 from sb3_vgs_ppo.change.surprise import Surprise, rollout_surprise
 from sb3_vgs_ppo.errors import UserInputError
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """
-    A change that was noticed.
-
-    :param step: environment steps at the end of the rollout that showed it
-    :param shortfall: see :class:`~sb3_vgs_ppo.change.surprise.Surprise`
-    :param pit: likewise
-    :param p_value: see :class:`~sb3_vgs_ppo.change.chart.Verdict`
-    :param responses: names of what was done
-    """
-
-    step: int
-    shortfall: float
-    pit: float
-    p_value: float
-    responses: list[str]
 
 
 class ChangeCallback(BaseCallback):
@@ -112,8 +93,7 @@ class ChangeCallback(BaseCallback):
         self.alarms.append(alarm)
         self._is_pending = True
         if self.file is not None:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(alarm)) + "\n")
+            append_alarm(self.file, alarm)
         if self.verbose >= 1:
             self.logger.info(f"Step {alarm.step}: returns fall short of their prediction by {alarm.shortfall:.3g}")
 

@@ -8,19 +8,25 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sb3_vgs_ppo._alarms import Alarm
 from sb3_vgs_ppo.runs.evaluation import Evaluation
 from sb3_vgs_ppo.studies.episodes import Episodes
 
 _TRAINING = "#4477aa"
 _EVALUATION = "#cc3311"
+_ALARM = "#aa3377"
 
 
-def draw_curve(path: Path, title: str, episodes: Episodes, evaluations: Sequence[Evaluation]) -> None:
+def draw_curve(
+    path: Path, title: str, episodes: Episodes, evaluations: Sequence[Evaluation], alarms: Sequence[Alarm] = ()
+) -> None:
     """
-    Draw returns over environment steps: every training episode, their running mean, and the evaluations.
+    Draw returns over environment steps: every training episode, their running mean, the evaluations, and where a change
+    was noticed.
 
     :param path: PNG file to write
     :param evaluations: may be empty, as may the episodes
+    :param alarms: changes that were noticed, none by default
     """
     # The Agg canvas by name: pyplot would choose a backend and keep the figure in global state
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -48,6 +54,17 @@ def draw_curve(path: Path, title: str, episodes: Episodes, evaluations: Sequence
             lw=1.2,
             capsize=3,
             label="evaluation (mean ± sd)",
+        )
+    if alarms:
+        axes.plot(
+            [alarm.step for alarm in alarms],
+            np.zeros(len(alarms)),
+            "^",
+            color=_ALARM,
+            ms=6,
+            transform=axes.get_xaxis_transform(),
+            clip_on=False,
+            label="change noticed",
         )
     axes.set(title=title, xlabel="environment steps", ylabel="episode return", xlim=(0, None))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from sb3_vgs_ppo._alarms import ALARMS_FILE
 from sb3_vgs_ppo._files import remove_temporary_files, write_json
 from sb3_vgs_ppo.errors import RunFolderError
 from sb3_vgs_ppo.runs.config import TrainConfig
@@ -69,7 +70,7 @@ class RunFolder:
 
     @property
     def changes(self) -> Path:
-        return self.path / "changes.jsonl"
+        return self.path / ALARMS_FILE
 
     @property
     def evaluations(self) -> Path:

@@ -257,7 +257,8 @@ class Run:
             checkpoint=list_checkpoints(folder.checkpoints)[-1],
         )
         setting = f"{config.value_head} critic, {config.optimizer}, VGS {config.vgs_version}, seed {config.seed}"
-        draw_curve(folder.curve, f"{config.env_id}: {setting}", episodes, read_evaluations(folder.evaluations))
+        title, alarms = f"{config.env_id}: {setting}", self.change.alarms if self.change else ()
+        draw_curve(folder.curve, title, episodes, read_evaluations(folder.evaluations), alarms)
         if self.stop.signal_number is not None and model.num_timesteps < config.total_timesteps:
             self._write_status("interrupted", cause=f"stopped by {signal.Signals(self.stop.signal_number).name}")
             return replace(result, signal_number=self.stop.signal_number)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sb3_vgs_ppo._alarms import ALARMS_FILE, Alarm, read_alarms
 from sb3_vgs_ppo.errors import StudyError
 from sb3_vgs_ppo.studies.definition import Cell
 from sb3_vgs_ppo.studies.episodes import Episodes, read_episodes
@@ -52,13 +53,14 @@ _NOTHING = Logged(np.empty(0, dtype=np.int64), np.empty(0))
 class CellRecord:
     """
     What a done cell left behind. Steps are those of the agent: a cell that trains on another cell's agent counts on
-    from there, and has the other's episodes and values until then.
+    from there, and has the other's episodes, values and alarms until then.
 
     :param completion: what its mark says
     :param episodes: training episodes
     :param logged: logged metrics by name, those that the cell logged
     :param means: mean of each logged metric over the cell's own training, without that of its parent
     :param config: its ``config.json``
+    :param alarms: changes that it noticed, None where it did not test for any
     """
 
     completion: Completion
@@ -66,6 +68,7 @@ class CellRecord:
     logged: Mapping[str, Logged]
     means: Mapping[str, float]
     config: Mapping[str, Any]
+    alarms: tuple[Alarm, ...] | None
 
     def curves(self, grid: IntArray) -> dict[str, FloatArray]:
         """
@@ -139,12 +142,14 @@ def _read_cell(store: StudyStore, cell: Cell) -> CellRecord | None:
     folder = store.folder(cell)
     try:
         logged = _read_progress(folder / "progress.csv")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return CellRecord(
             completion=completion,
             episodes=read_episodes(folder / "monitor"),
             logged=logged,
             means={name: float(metric.values.mean()) for name, metric in logged.items()},
-            config=json.loads((folder / "config.json").read_text(encoding="utf-8")),
+            config=config,
+            alarms=tuple(read_alarms(folder / ALARMS_FILE)) if _tests_for_changes(config) else None,
         )
     except (OSError, ValueError, KeyError) as error:
         raise StudyError(
@@ -170,6 +175,10 @@ def _read_progress(path: Path) -> dict[str, Logged]:
     return logged
 
 
+def _tests_for_changes(config: Mapping[str, Any]) -> bool:
+    return bool(config["options"].get("on_change", "none") != "none")
+
+
 def _with_parent(store: StudyStore, cell: Cell, own: Mapping[Cell, CellRecord]) -> CellRecord:
     """:return: the cell's record with what its parent did before"""
     record, parent_cell = own[cell], store.study.parent(cell)
@@ -186,7 +195,11 @@ def _with_parent(store: StudyStore, cell: Cell, own: Mapping[Cell, CellRecord]) 
         for name in LOGGED_METRICS
         if name in parent.logged or name in record.logged
     }
-    return replace(record, episodes=Episodes(*episodes), logged=logged)
+    alarms = record.alarms
+    if alarms is not None:
+        before = [alarm for alarm in parent.alarms or () if alarm.step <= first_step]
+        alarms = (*before, *(replace(alarm, step=alarm.step + first_step) for alarm in alarms))
+    return replace(record, episodes=Episodes(*episodes), logged=logged, alarms=alarms)
 
 
 def _continued(

@@ -41,6 +41,9 @@ _SETTINGS = {
     "grid.linewidth": 0.7,
 }
 _DPI = 160
+_ALARM_ROW = 0.035
+"""Height of a row of alarms, as a share of the axes."""
+
 _GROUPS = {"vgs": "what VGS and clipping did to the updates", "plasticity": "plasticity of the networks"}
 """Logged metrics with a figure of their own by the first part of their names, with its title."""
 
@@ -62,7 +65,9 @@ def draw_study(result: StudyResult, out: Path) -> list[Path]:
         many = len(look) > MANY
         with _figure(None if many else "constrained") as figure:
             draw = _draw_panels if many else _draw_returns
-            draw(figure, environment, look, result.baseline)
+            draw(
+                figure, environment, result.alarms[result.alarms["env_id"] == environment.env_id], look, result.baseline
+            )
             files += _save(figure, out / f"{stem}_return")
         for group, title in _GROUPS.items():
             metrics = [metric for metric in shown_metrics(environment.bands) if metric.startswith(f"{group}/")]
@@ -100,6 +105,11 @@ def phase_changes(environment: EnvironmentResult) -> list[int]:
     return [] if length is None else list(range(length, environment.total_timesteps, length))
 
 
+def testing_variants(environment: EnvironmentResult) -> list[str]:
+    """:return: names of the variants that test for changes, in the study's order"""
+    return [variant.variant for variant in environment.variants if variant.detection is not None]
+
+
 @contextmanager
 def _figure(layout: Literal["constrained"] | None = "constrained") -> Iterator[Figure]:
     """An empty figure outside pyplot's global state, with our settings while the block runs."""
@@ -122,8 +132,10 @@ def _save(figure: Figure, stem: Path) -> list[Path]:
     return [png, svg]
 
 
-def _draw_returns(figure: Figure, environment: EnvironmentResult, look: dict[str, Style], baseline: str) -> None:
-    """All variants in one pair of axes."""
+def _draw_returns(
+    figure: Figure, environment: EnvironmentResult, alarms: pd.DataFrame, look: dict[str, Style], baseline: str
+) -> None:
+    """All variants in one pair of axes, with a row of marks below the curves for each one that tests for changes."""
     curves = _curves(environment.bands, "return")
     names = [name for name in look if name in curves]
     figure.set_size_inches(8, 4.2)
@@ -132,13 +144,21 @@ def _draw_returns(figure: Figure, environment: EnvironmentResult, look: dict[str
     for name in names:
         _draw_band(axes, curves[name], look[name])
         _draw_line(axes, curves[name], look[name], label=name)
-    axes.set(title=environment.env_id, xlabel="environment steps", ylabel="episode return (IQM and 95 % interval)")
+    tested = testing_variants(environment)
+    for row, name in enumerate(reversed(tested)):
+        _mark_alarms(axes, _of_variant(alarms, name), look[name], row)
+    _make_room(axes, len(tested))
+    axes.set(
+        title=environment.env_id, xlabel=_steps_label(environment), ylabel="episode return (IQM and 95 % interval)"
+    )
     _finish(axes, environment)
     if names:
         figure.legend(loc="outside right center", frameon=False)
 
 
-def _draw_panels(figure: Figure, environment: EnvironmentResult, look: dict[str, Style], baseline: str) -> None:
+def _draw_panels(
+    figure: Figure, environment: EnvironmentResult, alarms: pd.DataFrame, look: dict[str, Style], baseline: str
+) -> None:
     """One panel per variant: itself with its band, the baseline in the text's colour, the others faint behind."""
     from matplotlib.collections import LineCollection
 
@@ -163,10 +183,12 @@ def _draw_panels(figure: Figure, environment: EnvironmentResult, look: dict[str,
                 style = Style(look[shown].light, look[shown].dark, "solid")
                 _draw_band(axes, curves[shown], style)
                 _draw_line(axes, curves[shown], style)
+        _mark_alarms(axes, _of_variant(alarms, name), look[name])
         axes.set_title(name, color=look[name].light)
         _finish(axes, environment)
+    _make_room(panels[0], n_rows=int(bool(testing_variants(environment))))  # of all: they share their axes
     figure.suptitle(f"{environment.env_id}: each variant beside {baseline} (dark), the others faint", fontsize=11)
-    figure.supxlabel("environment steps", fontsize=9)
+    figure.supxlabel(_steps_label(environment), fontsize=9)
     figure.supylabel("episode return (IQM and 95 % interval)", fontsize=9, x=0.1 / width)
 
 
@@ -258,6 +280,36 @@ def _draw_line(axes: Axes, curve: pd.DataFrame, style: Style, label: str | None 
 
 def _draw_band(axes: Axes, curve: pd.DataFrame, style: Style) -> None:
     axes.fill_between(curve["step"], curve["low"], curve["high"], color=style.light, alpha=0.16, lw=0, zorder=2)
+
+
+def _of_variant(alarms: pd.DataFrame, name: str) -> pd.DataFrame:
+    return alarms[alarms["variant"] == name]
+
+
+def _mark_alarms(axes: Axes, alarms: pd.DataFrame, style: Style, row: int = 0) -> None:
+    """
+    A tick where a change was found, a cross where an alarm found none.
+
+    :param alarms: of one variant, all seeds
+    :param row: number of its row, counted from the lower edge of the axes
+    """
+    found = alarms["delay"].notna()
+    for steps, marker in ((alarms.loc[found, "step"], "|"), (alarms.loc[~found, "step"], "x")):
+        y = [(row + 0.6) * _ALARM_ROW] * len(steps)
+        axes.plot(steps, y, marker, color=style.light, ms=5, mew=1, transform=axes.get_xaxis_transform(), zorder=4)
+
+
+def _steps_label(environment: EnvironmentResult) -> str:
+    if not testing_variants(environment):
+        return "environment steps"
+    return "environment steps; marks: alarms of all seeds, | where one found a change, × where it did not"
+
+
+def _make_room(axes: Axes, n_rows: int) -> None:
+    """Move curves up, so that rows of marks have a place below them."""
+    low, high = axes.get_ylim()
+    share = n_rows * _ALARM_ROW
+    axes.set_ylim(low - (high - low) * share / (1 - share), high)
 
 
 def _mark_task(axes: Axes, environment: EnvironmentResult, *, threshold: bool = True) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sb3_vgs_ppo.studies.figures import needs_log_scale, phase_changes, shown_metrics
+from sb3_vgs_ppo.studies.figures import needs_log_scale, phase_changes, shown_metrics, testing_variants
 from sb3_vgs_ppo.studies.palette import MANY, styles
 from sb3_vgs_ppo.studies.results import EnvironmentResult, StudyResult
 from sb3_vgs_ppo.studies.wording import metric_label
@@ -26,9 +26,10 @@ _DIGITS = 4
 def page_data(result: StudyResult) -> dict[str, Any]:
     """
     :return: what ``report.js`` draws, as JSON's kinds: ``variants`` (name, colours, dash), ``environments`` (phases,
-        threshold, and per metric a list of series) and ``bands``, whether intervals are drawn from the start. A series
-        has the index ``v`` of its variant, the index ``x`` of its steps in ``grids``, values ``y`` and, where there are
-        intervals, ``low`` and ``high``; those of single seeds have ``seed``
+        threshold, per metric a list of series, and alarms) and ``bands``, whether intervals are drawn from the start. A
+        series has the index ``v`` of its variant, the index ``x`` of its steps in ``grids``, values ``y`` and, where
+        there are intervals, ``low`` and ``high``; those of single seeds have ``seed``. Alarms have the index ``v`` of
+        their variant, which tests for changes, and per alarm ``x``, ``seed``, ``delay`` and ``responses``
     """
     look = styles(result)
     grids: dict[tuple[int, ...], int] = {}
@@ -40,6 +41,10 @@ def page_data(result: StudyResult) -> dict[str, Any]:
             "phases": phase_changes(environment),
             "threshold": environment.threshold,
             "metrics": [_metric(environment, metric, thin) for metric in ("return", *shown_metrics(environment.bands))],
+            "alarms": [
+                {"v": list(look).index(name), **_alarms(result.alarms, environment.env_id, name)}
+                for name in testing_variants(environment)
+            ],
             "seeds": thin.single_seeds(result.curves[result.curves["env_id"] == environment.env_id]),
         }
         for environment in result.environments
@@ -64,6 +69,16 @@ def _points_per_curve(result: StudyResult) -> int:
     bands = sum(len(environment.bands.groupby(["variant", "metric"])) for environment in result.environments)
     seeds = len(result.curves[result.curves["metric"] == "return"].groupby(["env_id", "variant", "seed"]))
     return min(MAX_POINTS, max(MIN_POINTS, MAX_NUMBERS // max(3 * bands + seeds, 1)))
+
+
+def _alarms(alarms: pd.DataFrame, env_id: str, variant: str) -> dict[str, list[Any]]:
+    chosen = alarms[(alarms["env_id"] == env_id) & (alarms["variant"] == variant)]
+    return {
+        "x": chosen["step"].tolist(),
+        "seed": chosen["seed"].tolist(),
+        "delay": [None if pd.isna(delay) else int(delay) for delay in chosen["delay"]],
+        "responses": chosen["responses"].tolist(),
+    }
 
 
 def _metric(environment: EnvironmentResult, metric: str, thin: _Thinning) -> dict[str, Any]:

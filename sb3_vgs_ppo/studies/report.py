@@ -14,7 +14,7 @@ from sb3_vgs_ppo.errors import StudyError
 from sb3_vgs_ppo.studies.figures import draw_study, figure_stem
 from sb3_vgs_ppo.studies.page_data import page_data
 from sb3_vgs_ppo.studies.palette import styles
-from sb3_vgs_ppo.studies.results import EnvironmentResult, StudyResult
+from sb3_vgs_ppo.studies.results import EnvironmentResult, StudyResult, VariantResult
 from sb3_vgs_ppo.studies.statistics import RESAMPLES
 from sb3_vgs_ppo.studies.store import MANIFEST, StudyStore
 from sb3_vgs_ppo.studies.summary import summarize
@@ -137,6 +137,7 @@ def _sections(result: StudyResult, data: Mapping[str, Any]) -> list[dict[str, An
             "primary": primary_measure(environment),
             "verdicts": _by_measure(verdicts, environment),
             "notes": update_notes(environment),
+            "caption": _caption(environment),
             "returns": data["environments"][i]["metrics"][0],
             "diagnostics": _diagnostics(data["environments"][i]["metrics"]),
             "measures": measures,
@@ -144,11 +145,27 @@ def _sections(result: StudyResult, data: Mapping[str, Any]) -> list[dict[str, An
                 measure: clear_best((variant.variant, getattr(variant, measure)) for variant in environment.variants)
                 for measure in measures
             },
+            "tested": _tested(environment),
             "n_phases": max((len(variant.phases) for variant in environment.variants), default=0),
         }
         for i, environment in enumerate(result.environments)
         for measures in [_shown_measures(environment)]
     ]
+
+
+def _tested(environment: EnvironmentResult) -> list[VariantResult]:
+    """:return: variants that test for changes"""
+    return [variant for variant in environment.variants if variant.detection is not None]
+
+
+def _caption(environment: EnvironmentResult) -> str:
+    """:return: what the plot of returns shows"""
+    parts = ["mean of the last 20 training episodes, IQM over seeds with 95 % interval"]
+    if environment.phase_length is not None:
+        parts.append("dotted: the task changes")
+    if _tested(environment):
+        parts.append("below: alarms of all seeds, a tick where one found a change, a cross where it did not")
+    return "; ".join(parts) + ". Drag to zoom, double click to zoom out."
 
 
 def _diagnostics(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, Mapping[str, Any]]]]:

@@ -25,6 +25,25 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Detection:
+    """
+    What the alarms of one variant in one environment found, over all of its cells together.
+
+    :param n_changes: changes of the task that the cells trained through; 0 where the task stays
+    :param n_found: of these, changes with an alarm in the first half of the phase that they begin
+    :param median_delay: environment steps from a change to the end of the rollout that showed it; None if none is found
+    :param largest_delay: likewise
+    :param n_other_alarms: alarms that found no change: second ones of a phase, late ones, and all where the task stays
+    """
+
+    n_changes: int
+    n_found: int
+    median_delay: float | None
+    largest_delay: int | None
+    n_other_alarms: int
+
+
+@dataclass(frozen=True)
 class VariantResult:
     """
     One variant in one environment. Returns are those of training episodes, as the curves show them, unless said
@@ -45,6 +64,7 @@ class VariantResult:
     :param n_threshold: seeds that reach the threshold
     :param wall_seconds: mean training time of the cells that did not diverge
     :param steps_per_second: mean over these cells
+    :param detection: what its alarms found, None where no cell tests for changes
     :param diagnostics: means over training and seeds by name, e.g. ``vgs/scaling_factor``; None where a variant does
         not log it. Of a cell that trains on another one's agent, its own training only
     """
@@ -62,6 +82,7 @@ class VariantResult:
     n_threshold: int
     wall_seconds: float | None
     steps_per_second: float | None
+    detection: Detection | None
     diagnostics: dict[str, float | None]
 
 
@@ -122,6 +143,9 @@ class StudyResult:
         variants that have no cell in an environment; empty for a study of one environment
     :param versions: packages by name, and the commit, of the cells; several values where cells differ
     :param curves: all cells: columns ``env_id``, ``variant``, ``seed``, ``step``, ``metric``, ``value``
+    :param alarms: changes that the cells noticed: columns ``env_id``, ``variant``, ``seed``, ``step``, ``delay`` (steps
+        since the change that was found, missing where none was), ``shortfall``, ``pit``, ``p_value``, ``responses``
+        (joined by ``+``)
     """
 
     baseline: str
@@ -132,3 +156,4 @@ class StudyResult:
     normalized: dict[str, Estimate]
     versions: dict[str, tuple[str, ...]]
     curves: pd.DataFrame
+    alarms: pd.DataFrame

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sb3_vgs_ppo.envs import phase_of
 from sb3_vgs_ppo.studies.curves import RETURN, CellRecord, IntArray, phase_returns, recent_returns
+from sb3_vgs_ppo.studies.detection import JudgedAlarm, judge_alarms
 from sb3_vgs_ppo.studies.statistics import FloatArray, area_under_curve, first_step_to
 
 
@@ -27,6 +29,8 @@ class CellScores:
         has the last value that it reached in the phases after that
     :param late_phases: mean over the second half of the phases, without those in which no episode ended
     :param threshold_step: first step of the grid at which the curve of returns reaches the threshold, else infinite
+    :param n_changes: changes of the task that the cell trained through
+    :param alarms: until the end of the grid, None where the cell does not test for changes
     """
 
     curves: Mapping[str, FloatArray]
@@ -36,6 +40,8 @@ class CellScores:
     phases: FloatArray
     late_phases: float
     threshold_step: float
+    n_changes: int
+    alarms: tuple[JudgedAlarm, ...] | None
 
 
 def score_cell(record: CellRecord, grid: IntArray, phase_length: int | None, threshold: float | None) -> CellScores:
@@ -46,11 +52,12 @@ def score_cell(record: CellRecord, grid: IntArray, phase_length: int | None, thr
     :param threshold: return that is to be reached
     """
     curves = record.curves(grid)
-    returns = curves[RETURN]
-    phases = np.empty(0) if phase_length is None else _phases(record, phase_length, int(grid[-1]) // phase_length)
+    returns, end = curves[RETURN], int(grid[-1])
+    phases = np.empty(0) if phase_length is None else _phases(record, phase_length, end // phase_length)
     late = phases[len(phases) // 2 :]
     late = late[~np.isnan(late)]
     evaluation = record.completion.final_return
+    alarms = None if record.alarms is None else [alarm for alarm in record.alarms if alarm.step <= end]
     return CellScores(
         curves=curves,
         final=float(returns[-1]),
@@ -59,6 +66,8 @@ def score_cell(record: CellRecord, grid: IntArray, phase_length: int | None, thr
         phases=phases,
         late_phases=float(late.mean()) if len(late) else math.nan,
         threshold_step=math.inf if threshold is None else first_step_to(grid, returns, threshold),
+        n_changes=phase_of(min(record.completion.num_timesteps, end), phase_length),
+        alarms=None if alarms is None else judge_alarms(alarms, phase_length),
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import quote
 
+from sb3_vgs_ppo._alarms import ALARMS_FILE
 from sb3_vgs_ppo._files import write_json
 from sb3_vgs_ppo.errors import StudyError
 from sb3_vgs_ppo.studies.definition import Cell, Study
@@ -24,7 +25,7 @@ from sb3_vgs_ppo.studies.study_file import make_study
 SCHEMA = 1
 MANIFEST = "study.json"
 MARK = "done.json"
-RESULT_FILES = ("config.json", "status.json", "progress.csv", "evaluations.csv", "monitor/*.monitor.csv")
+RESULT_FILES = ("config.json", "status.json", "progress.csv", "evaluations.csv", ALARMS_FILE, "monitor/*.monitor.csv")
 """What statistics are computed from; the mark holds their digests. Checkpoints are not among them: they may go."""
 
 EndState: TypeAlias = Literal["finished", "diverged"]

@@ -14,7 +14,8 @@ from sb3_vgs_ppo._hints import did_you_mean
 from sb3_vgs_ppo.errors import StudyError
 from sb3_vgs_ppo.studies.curves import LOGGED_METRICS, CellRecord, IntArray, read_records, step_grid
 from sb3_vgs_ppo.studies.definition import Cell, Study
-from sb3_vgs_ppo.studies.results import Comparison, EnvironmentResult, Estimate, StudyResult, VariantResult
+from sb3_vgs_ppo.studies.detection import detection
+from sb3_vgs_ppo.studies.results import Comparison, Detection, EnvironmentResult, Estimate, StudyResult, VariantResult
 from sb3_vgs_ppo.studies.scores import CellScores, score_cell
 from sb3_vgs_ppo.studies.statistics import (
     FloatArray,
@@ -82,6 +83,7 @@ def summarize(store: StudyStore, *, variants: Sequence[str] | None = None, basel
         normalized=_normalized(study.env_ids, names, scores) if len(study.env_ids) > 1 else {},
         versions=_versions(records.values()),
         curves=_curves(scores, grids),
+        alarms=_alarms(scores),
     )
 
 
@@ -121,11 +123,19 @@ def _variant(name: str, study: Study, records: Sequence[CellRecord], scores: Seq
         n_threshold=sum(map(math.isfinite, reached)),
         wall_seconds=_mean(seconds),
         steps_per_second=_mean([speed for speed in speeds if speed]),
+        detection=_detection(scores),
         diagnostics={
             metric: _mean([record.means[metric] for record in records if metric in record.means])
             for metric in LOGGED_METRICS
         },
     )
+
+
+def _detection(scores: Iterable[CellScores]) -> Detection | None:
+    tested = [(score.n_changes, score.alarms) for score in scores if score.alarms is not None]
+    if not tested:
+        return None
+    return detection(sum(n_changes for n_changes, _ in tested), [one for _, alarms in tested for one in alarms])
 
 
 def _estimate(values: Iterable[float]) -> Estimate | None:
@@ -254,3 +264,13 @@ def _curves(scores: Mapping[Cell, CellScores], grids: Mapping[str, IntArray]) ->
             columns = {"env_id": cell.env_id, "variant": cell.variant, "seed": cell.seed, "step": grids[cell.env_id]}
             frames.append(pd.DataFrame({**columns, "metric": metric, "value": values}))
     return pd.concat(frames, ignore_index=True).dropna(subset="value", ignore_index=True)
+
+
+def _alarms(scores: Mapping[Cell, CellScores]) -> pd.DataFrame:
+    rows = [
+        {**vars(cell), **vars(alarm), "delay": delay, "responses": "+".join(alarm.responses)}
+        for cell, score in scores.items()
+        for alarm, delay in score.alarms or ()
+    ]
+    columns = ["env_id", "variant", "seed", "step", "delay", "shortfall", "pit", "p_value", "responses"]
+    return pd.DataFrame(rows, columns=columns).astype({"delay": "Int64"})

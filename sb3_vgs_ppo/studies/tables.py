@@ -1,4 +1,4 @@
-"""What a study found, as files: ``summary.json``, ``table.csv``, and all curves as CSV and Parquet."""
+"""What a study found, as files: ``summary.json``, ``table.csv``, alarms as CSV, and all curves as CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import pandas as pd
 
 from sb3_vgs_ppo._files import atomic_write, write_json
-from sb3_vgs_ppo.studies.results import EnvironmentResult, Estimate, StudyResult, VariantResult
+from sb3_vgs_ppo.studies.results import Detection, EnvironmentResult, Estimate, StudyResult, VariantResult
 
 SCHEMA = 1
 
@@ -28,8 +28,9 @@ def summary_mapping(result: StudyResult) -> dict[str, Any]:
 
 def write_tables(result: StudyResult, out: Path) -> list[Path]:
     """
-    Write ``summary.json``, ``table.csv`` (a row per environment and variant), and ``curves.csv`` and ``curves.parquet``
-    (a row per cell, metric and step; seven digits in the CSV). Each file is replaced as a whole.
+    Write ``summary.json``, ``table.csv`` (a row per environment and variant), ``changes.csv`` (a row per alarm), and
+    ``curves.csv`` and ``curves.parquet`` (a row per cell, metric and step; seven digits in the CSV). Each file is
+    replaced as a whole.
 
     :param out: folder; made where it is missing
     :return: the files
@@ -40,6 +41,7 @@ def write_tables(result: StudyResult, out: Path) -> list[Path]:
     table = pd.DataFrame(rows)
     writers: dict[str, Callable[[BinaryIO], object]] = {
         "table.csv": lambda file: table.to_csv(file, index=False),
+        "changes.csv": lambda file: result.alarms.to_csv(file, index=False, float_format="%.7g"),
         "curves.csv": lambda file: result.curves.to_csv(file, index=False, float_format="%.7g"),
         "curves.parquet": lambda file: result.curves.to_parquet(file, index=False),
     }
@@ -71,6 +73,8 @@ def _row(environment: EnvironmentResult, variant: VariantResult) -> dict[str, An
             estimate = value or Estimate(math.nan, None, None, 0)
             row[field.name] = estimate.value
             row[f"{field.name}_low"], row[f"{field.name}_high"] = estimate.low, estimate.high
+        elif field.name == "detection":
+            row.update(vars(value) if value else dict.fromkeys(field.name for field in fields(Detection)))
         elif field.name == "diagnostics":
             row.update(value)
         elif field.name != "phases":  # as many as the task has: they are in summary.json

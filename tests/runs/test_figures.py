@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sb3_vgs_ppo._alarms import Alarm
 from sb3_vgs_ppo.runs.evaluation import Evaluation
 from sb3_vgs_ppo.runs.figures import draw_curve, smoothed
 from sb3_vgs_ppo.studies.episodes import Episodes
@@ -46,3 +47,13 @@ def test_a_curve_shows_what_there_is(
     draw_curve(path, "CartPole-v1", episodes, evaluations)
     assert (coloured(path, (0x44, 0x77, 0xAA)) > 200) is blue
     assert (coloured(path, (0xCC, 0x33, 0x11)) > 200) is red
+
+
+def test_a_curve_shows_where_a_change_was_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "curve.png"
+    purple = []
+    for steps in ((), (20,), (20, 40)):
+        draw_curve(path, "CartPole-v1", SOME, [], [Alarm(step, 1.0, 0.1, 1e-4, []) for step in steps])
+        purple.append(coloured(path, (0xAA, 0x33, 0x77)))
+    assert purple[0] == 0
+    assert purple[2] > 1.4 * purple[1] > 0  # one is in the legend

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sb3_vgs_ppo._alarms import ALARMS_FILE, Alarm, append_alarm
 from sb3_vgs_ppo.studies.definition import Cell, Study, Variant
 from sb3_vgs_ppo.studies.store import StudyStore
 
@@ -54,11 +55,13 @@ def write_cell() -> WriteCell:
         state: str = "finished",
         first_step: int = 0,
         evaluation: float = 0.0,
+        alarms: Sequence[Alarm] | None = None,
         commit: str = "0123abc",
     ) -> None:
         """
         :param episodes: per environment the return and length of its episodes
         :param progress: ``progress.csv``
+        :param alarms: changes that it noticed; None: it did not test for any
         """
         folder = store.folder(cell)
         (folder / "monitor").mkdir(parents=True)
@@ -67,7 +70,10 @@ def write_cell() -> WriteCell:
             (folder / "monitor" / f"{number}.monitor.csv").write_text(f'#{{"t_start": 0}}\nr,l,t\n{rows}')
         if progress is not None:
             (folder / "progress.csv").write_text(progress)
-        config = {"versions": VERSIONS, "git": {"commit": commit, "modified": False}}
+        for alarm in alarms or ():
+            append_alarm(folder / ALARMS_FILE, alarm)
+        options = {"on_change": "none" if alarms is None else "report"}
+        config = {"options": options, "versions": VERSIONS, "git": {"commit": commit, "modified": False}}
         (folder / "config.json").write_text(json.dumps(config))
         summary = {"final_mean_reward": evaluation, "steps_per_second": 500.0} if state == "finished" else None
         cause = None if state == "finished" else "8 updates in a row were not finite"

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sb3_vgs_ppo.studies.results import Comparison, EnvironmentResult, Estimate, StudyResult, VariantResult
+from sb3_vgs_ppo.studies.results import Comparison, Detection, EnvironmentResult, Estimate, StudyResult, VariantResult
 from sb3_vgs_ppo.studies.verdicts import smallest_p
 
 BASELINE = "sb3-ppo"
+ALARM_COLUMNS = ("env_id", "variant", "seed", "step", "delay", "shortfall", "pit", "p_value", "responses")
 DIAGNOSTICS = ("vgs/scaling_factor", "vgs/normalized_variance", "vgs/clip_fraction", "vgs/update_ratio")
 FIVE = (BASELINE, "adam+vgs-1.0", "adam+vgs-3.0", "upgd+vgs-off", "upgd+vgs-3.0")
 SIXTEEN = (BASELINE, *(f"{name}+vgs-{v}" for name in ("adam", "upgd", "adaptive") for v in ("off", 1.0, 2.0, 3.0, 3.1)))
@@ -42,6 +43,7 @@ def make_study(
     points: int = 120,
     metrics: Sequence[str] = DIAGNOSTICS,
     missing: int = 0,
+    tested: Sequence[str] = (),
 ) -> StudyResult:
     """
     The second variant is clearly better than the others, the last one worse, with one diverged cell on the first task.
@@ -49,6 +51,7 @@ def make_study(
     :param points: of the common step grid
     :param metrics: curves beside the return
     :param missing: cells that are said to be missing
+    :param tested: variants that test for changes. Each seed finds all of them but the first, and raises one alarm else
     """
     rng = np.random.default_rng(0)
     n_compared = len(tasks) * (len(variants) - 1)
@@ -56,6 +59,7 @@ def make_study(
         _environment(task, variants, n_seeds, points, metrics, rng, n_compared, diverged=task is tasks[0])
         for task in tasks
     ]
+    alarms = [_alarms(task, name, seed) for task in tasks for name in tested for seed in range(n_seeds)]
     n_cells = len(tasks) * len(variants) * n_seeds
     overall = {name: Estimate(0.9 - 0.05 * rank, None, None, n_seeds) for rank, name in enumerate(variants)}
     if n_seeds > 1:
@@ -67,10 +71,11 @@ def make_study(
         seeds=tuple(range(n_seeds)),
         n_cells=n_cells,
         n_done=n_cells - missing,
-        environments=tuple(environment for environment, _ in made),
+        environments=tuple(_with_detection(environment, tested, n_seeds) for environment, _ in made),
         normalized=overall if len(tasks) > 1 else {},
         versions={"sb3-vgs-ppo": ("0.1.0",), "torch": ("2.13.0",), "commit": ("0123abc", "4567def")},
         curves=pd.concat([curves for _, curves in made], ignore_index=True),
+        alarms=pd.concat(alarms, ignore_index=True) if alarms else pd.DataFrame(columns=ALARM_COLUMNS),
     )
 
 
@@ -181,8 +186,41 @@ def _variant(
         n_threshold=n_seeds if task.threshold else 0,
         wall_seconds=312.0,
         steps_per_second=1_240.0,
+        detection=None,
         diagnostics={metric: float(logged[metric].mean()) if metric in logged else None for metric in DIAGNOSTICS},
     )
+
+
+def _delay(seed: int) -> int:
+    return 1_024 + 512 * seed
+
+
+def _changes(task: Task) -> range:
+    """:return: steps of the changes that are found"""
+    return range(2 * task.phase_length, task.total_timesteps, task.phase_length) if task.phase_length else range(0)
+
+
+def _alarms(task: Task, name: str, seed: int) -> pd.DataFrame:
+    steps = [task.total_timesteps // 8, *(change + _delay(seed) for change in _changes(task))]
+    delays = [None, *(_delay(seed) for _ in _changes(task))]
+    values = [task.env_id, name, seed, steps, delays, 20.0, 0.1, 1e-4, "restart-head"]
+    return pd.DataFrame(dict(zip(ALARM_COLUMNS, values, strict=True))).astype({"delay": "Int64"})
+
+
+def _with_detection(environment: EnvironmentResult, tested: Sequence[str], n_seeds: int) -> EnvironmentResult:
+    length, total = environment.phase_length, environment.total_timesteps
+    n_changes = (total - 1) // length if length else 0
+    found = Detection(
+        n_changes=n_seeds * n_changes,
+        n_found=n_seeds * max(n_changes - 1, 0),
+        median_delay=_delay(0) + 256 * (n_seeds - 1) if n_changes else None,
+        largest_delay=_delay(n_seeds - 1) if n_changes else None,
+        n_other_alarms=n_seeds,
+    )
+    variants = [
+        replace(variant, detection=found) if variant.variant in tested else variant for variant in environment.variants
+    ]
+    return replace(environment, variants=tuple(variants))
 
 
 def _comparisons(

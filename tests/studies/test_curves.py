@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from sb3_vgs_ppo._alarms import ALARMS_FILE, Alarm
 from sb3_vgs_ppo.errors import StudyError
 from sb3_vgs_ppo.studies.curves import (
     RETURN,
@@ -97,13 +98,15 @@ def test_a_continued_cell_has_its_parents_curve_until_then(make_store: MakeStore
     old, new = Variant("old", {"vgs_version": "1.0"}), Variant("new", {"vgs_version": "3.0"}, "old", from_step=200)
     store = make_store([old, new], options={"checkpoint_every": 100})
     parent, child = Cell("CartPole-v1", "old", 0), Cell("CartPole-v1", "new", 0)
-    write_cell(store, parent, [[(1.0, 100), (3.0, 150)]], PROGRESS)  # ends at 100 and 250
+    alarms = [Alarm(200, 1.0, 0.1, 1e-4, []), Alarm(250, 1.0, 0.1, 1e-4, [])]
+    write_cell(store, parent, [[(1.0, 100), (3.0, 150)]], PROGRESS, alarms=alarms)  # ends at 100 and 250
     write_cell(
         store,
         child,
         [[(9.0, 30), (11.0, 100)]],  # at 230 and 330 of the agent
         "time/total_timesteps,vgs/scaling_factor\n100,0.9\n200,0.95\n",
         first_step=200,
+        alarms=[Alarm(50, 2.0, 0.1, 1e-4, [])],
     )
     record = read_records(store)[child]
     assert record.episodes.steps.tolist() == [100, 230, 330]
@@ -111,6 +114,7 @@ def test_a_continued_cell_has_its_parents_curve_until_then(make_store: MakeStore
     curves = record.curves(np.array([200, 299, 300, 400]))
     assert curves["vgs/scaling_factor"].tolist() == [0.5, 0.5, 0.9, 0.95]
     assert record.means == pytest.approx({"vgs/scaling_factor": 0.925})  # of its own training
+    assert record.alarms == (alarms[0], Alarm(250, 2.0, 0.1, 1e-4, []))
 
 
 def test_a_continued_cell_whose_parent_is_gone(make_store: MakeStore, write_cell: WriteCell) -> None:
@@ -127,6 +131,26 @@ def test_a_corrupted_cell(make_store: MakeStore, write_cell: WriteCell) -> None:
     write_cell(store, cell, [[(1.0, 50)]], PROGRESS)
     (store.folder(cell) / "progress.csv").write_text(PROGRESS + "400,0.05,7,0.7\n")
     with pytest.raises(StudyError, match=r"progress.csv was changed after the cell was done; remedy"):
+        read_records(store)
+
+
+def test_a_cell_without_an_alarm_is_not_one_without_a_test(make_store: MakeStore, write_cell: WriteCell) -> None:
+    store = make_store(seeds=(0,))
+    write_cell(store, Cell("CartPole-v1", "off", 0), [[]])
+    write_cell(store, Cell("CartPole-v1", "on", 0), [[]], alarms=[])
+    assert [record.alarms for record in read_records(store).values()] == [None, ()]
+
+
+def test_an_alarm_that_came_later_or_makes_no_sense(make_store: MakeStore, write_cell: WriteCell) -> None:
+    store = make_store()
+    cell = Cell("CartPole-v1", "on", 0)
+    write_cell(store, cell, [[(1.0, 50)]], alarms=[])
+    path = store.folder(cell) / ALARMS_FILE
+    path.write_text('{"steps": 7}')
+    with pytest.raises(StudyError, match=r"changes.jsonl was changed after the cell was done; remedy"):
+        read_records(store)
+    store.mark_done(cell)
+    with pytest.raises(StudyError, match=r"seed-0 cannot be read: ValueError: changes.jsonl holds .*; remedy: remove"):
         read_records(store)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from sb3_vgs_ppo.studies.figures import draw_study, figure_stem, needs_log_scale, phase_changes, shown_metrics
+from sb3_vgs_ppo.studies.palette import LIGHT_INK
 
 from .synthetic import CARTPOLE, CONTINUAL, DIAGNOSTICS, FIVE, SIXTEEN, make_study
 
@@ -76,6 +77,26 @@ def test_plasticity_has_a_figure_of_its_own(tmp_path: Path) -> None:
         text.replace("&#x27;", "'") for text in found
     }
     assert "scaling factor of the gradients" not in found
+
+
+def marks(svg: Path) -> int:
+    """Marks in a variant's colour: those of the axes have that of the text."""
+    return len(re.findall(rf"<use [^>]*stroke: (?!{LIGHT_INK})", svg.read_text(encoding="utf-8")))
+
+
+def test_alarms_are_marked_below_the_curves(drawn: Path, tmp_path: Path) -> None:
+    tested = make_study((CONTINUAL,), FIVE[:3], points=24, metrics=(), tested=FIVE[1:3])
+    draw_study(tested, tmp_path)
+    name = "ContinualCartPole-v0_return.svg"
+    # Two variants with five seeds, ten changes found and one alarm else
+    assert (marks(tmp_path / name), marks(drawn / name)) == (2 * 5 * 11, 0)
+    assert any("marks: alarms of all seeds" in text for text in texts(tmp_path / name))
+    assert not any("alarms" in text for text in texts(drawn / name))
+
+
+def test_alarms_are_marked_in_the_panel_of_their_variant(tmp_path: Path) -> None:
+    draw_study(make_study((CONTINUAL,), SIXTEEN[:9], 2, points=12, metrics=(), tested=SIXTEEN[:3]), tmp_path)
+    assert marks(tmp_path / "ContinualCartPole-v0_return.svg") == 2 * 2 * 11  # the baseline has no panel
 
 
 def test_phases_change_between_the_ends() -> None:

@@ -79,3 +79,16 @@ def test_an_environment_without_a_finished_cell() -> None:
 def test_rounded() -> None:
     assert rounded([1234.56, 0.000123456, 3.0, math.nan, math.inf, -2.0]) == [1235, 0.0001235, 3, None, None, -2]
     assert isinstance(rounded([3.0])[0], int)
+
+
+def test_alarms_of_the_variants_that_test_for_changes() -> None:
+    study = make_study((CARTPOLE, CONTINUAL), FIVE[:3], 2, points=12, metrics=(), tested=FIVE[2:3])
+    stationary, continual = (environment["alarms"] for environment in page_data(study)["environments"])
+    (found,) = continual
+    assert found["v"] == 2
+    assert len(found["x"]) == 2 * (1 + 10)
+    assert (found["x"][:2], found["seed"][:2], found["delay"][:2]) == ([60_000, 81_024], [0, 0], [None, 1_024])
+    assert (found["x"][-1], found["seed"][-1], found["delay"][-1]) == (441_536, 1, 1_536)
+    assert set(found["responses"]) == {"restart-head"}
+    assert stationary[0]["x"] == [12_500, 12_500]
+    json.dumps(continual, allow_nan=False)

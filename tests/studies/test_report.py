@@ -67,6 +67,17 @@ def test_plasticity_has_a_heading_of_its_own() -> None:
     assert "Plasticity" not in page_of(n_seeds=1, metrics=("vgs/update_ratio",))
 
 
+def test_changes_noticed() -> None:
+    first, second = page_of(n_seeds=3, tested=FIVE[1:3]).split('<section class="environment"')[1:3]
+    words = words_of(second)
+    assert "Changes noticed Over all seeds. The first alarm in the first half of a phase" in words
+    assert "changes found delay, median largest other alarms adam+vgs-1.0 30 of 33 1,536 2,048 3 adam+vgs-3.0" in words
+    assert "a tick where one found a change" in words
+    assert "Nothing changes here" in words_of(first)
+    assert "variant alarms adam+vgs-1.0 3 adam+vgs-3.0 3" in words_of(first)
+    assert "Changes noticed" not in page_of(n_seeds=3)
+
+
 def test_tables_hold_the_estimates(page: str) -> None:
     study = make_study((CARTPOLE, CONTINUAL), n_seeds=8, points=24)
     for variant in study.environments[0].variants:
@@ -125,7 +136,7 @@ def test_a_study_in_a_folder(make_store: Callable[..., StudyStore], write_cell: 
     assert (result.n_done, result.n_cells) == (3, 4)
     assert "1 of 4 cells are missing" in page.read_text(encoding="utf-8")
     assert {path.name for path in page.parent.iterdir()} == {
-        "report.html", "figures", "summary.json", "table.csv", "curves.csv", "curves.parquet",
+        "report.html", "figures", "summary.json", "table.csv", "changes.csv", "curves.csv", "curves.parquet",
     }  # fmt: skip
     assert (page.parent / "figures" / "CartPole-v1_return.svg").exists()
 

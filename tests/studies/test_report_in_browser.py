@@ -12,7 +12,7 @@ import pytest
 from sb3_vgs_ppo.studies.palette import DARK_INK, LIGHT_INK
 from sb3_vgs_ppo.studies.report import render_page
 
-from .synthetic import CARTPOLE, CONTINUAL, make_study
+from .synthetic import CARTPOLE, CONTINUAL, FIVE, make_study
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -181,3 +181,27 @@ def test_zooming_one_plot_zooms_those_of_its_environment(wide: Page) -> None:
     ranges = "return [...document.querySelectorAll('.plot')].map((plot) => plot._fullLayout.xaxis.range[1])"
     wide.wait_until(f"{ranges}.filter((end) => end === 40000).length === {1 + len(METRICS)}")
     assert wide.run(ranges)[1 + len(METRICS) :] == [480_000] * (1 + len(METRICS))
+
+
+def test_alarms_are_marked_below_the_curves_and_hidden_with_their_variant(browser: Chrome, tmp_path: Path) -> None:
+    study = make_study((CONTINUAL,), FIVE, n_seeds=2, points=24, metrics=METRICS[:1], tested=FIVE[1:3])
+    path = tmp_path / "report.html"
+    path.write_text(render_page(study, {}, "sb3-vgs-ppo compare"), encoding="utf-8")
+    opened = Page(browser, path, 1280, "light")
+    assert browser.get_log("browser") == []
+    shown = (
+        "return [...document.querySelectorAll('.plot')].map((plot) => plot.querySelectorAll('.points .point').length)"
+    )
+    assert opened.run(shown) == [2 * 2 * 11, 0]
+    lowest, highest = opened.run(
+        f"const tops = (selector) => [...{MAIN_PLOT}.querySelectorAll(selector)].map((e) => e.getBoundingClientRect());"
+        "return [Math.max(...tops('.js-line').map((e) => e.bottom)), Math.min(...tops('.point').map((e) => e.top))]"
+    )
+    assert lowest <= highest
+    opened.click(".legend button[data-variant='1']")
+    assert opened.run(shown) == [2 * 11, 0]
+    opened.run(f"{MAIN_PLOT}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+    opened.run(f"Plotly.Fx.hover({MAIN_PLOT}, [{{curveNumber: {MAIN_PLOT}.data.length - 1, pointNumber: 1}}], 'xy2')")
+    opened.wait_until(f"return {MAIN_PLOT}.querySelectorAll('.hoverlayer text').length > 0")
+    text = opened.run(f"return {MAIN_PLOT}.querySelector('.hoverlayer').textContent")
+    assert "adam+vgs-3.0, seed 0: alarm at 81,024, 1,024 after the change; restart-head" in text

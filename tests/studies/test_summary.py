@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
+from sb3_vgs_ppo._alarms import Alarm
 from sb3_vgs_ppo.errors import StudyError
 from sb3_vgs_ppo.studies.definition import Cell
-from sb3_vgs_ppo.studies.results import Estimate, StudyResult, VariantResult
+from sb3_vgs_ppo.studies.results import Detection, Estimate, StudyResult, VariantResult
 from sb3_vgs_ppo.studies.store import StudyStore
 from sb3_vgs_ppo.studies.summary import summarize
 
@@ -187,6 +188,27 @@ def test_a_phase_in_which_no_episode_ended(make_store: MakeStore, write_cell: Wr
     assert math.isnan(result.phases[1].value)
     assert result.late_phases is not None
     assert result.late_phases.value == 30.0
+
+
+def alarm_at(step: int) -> Alarm:
+    return Alarm(step, 20.0, 0.1, 1e-4, ["restart-head", "raise-entropy"])
+
+
+def test_changes_that_were_noticed(make_store: MakeStore, write_cell: WriteCell) -> None:
+    store = make_store(
+        env_ids=(CONTINUAL,), seeds=(0, 1), environments={CONTINUAL: {"env_kwargs": {"phase_steps": 200}}}
+    )
+    write_cell(store, Cell(CONTINUAL, "off", 0), steady(1.0))
+    # Four changes; the alarm at 1,010 came after the end of the grid
+    write_cell(store, Cell(CONTINUAL, "on", 0), steady(1.0), alarms=[alarm_at(step) for step in (210, 440, 450, 1_010)])
+    write_cell(store, Cell(CONTINUAL, "on", 1), steady(1.0), alarms=[alarm_at(660)])
+    result = summarize(store)
+    assert of(result, "off", CONTINUAL).detection is None
+    assert of(result, "on", CONTINUAL).detection == Detection(8, 3, median_delay=40, largest_delay=60, n_other_alarms=1)
+    assert result.alarms["step"].tolist() == [210, 440, 450, 660]
+    assert result.alarms["seed"].tolist() == [0, 0, 0, 1]
+    assert result.alarms["delay"].fillna(-1).tolist() == [10, 40, -1, 60]
+    assert set(result.alarms["responses"]) == {"restart-head+raise-entropy"}
 
 
 def test_areas_over_environments_are_scaled_to_the_range_of_their_cells(

@@ -56,10 +56,30 @@
     };
   }
 
-  function traces({ environment, metric }) {
+  // A tick where a change was found, a cross where an alarm found none; a row per variant that tests for changes
+  function alarmMarks(alarms, row) {
+    const variant = data.variants[alarms.v];
+    const text = alarms.x.map((step, i) => {
+      const delay = alarms.delay[i] === null ? "no change found" : `${alarms.delay[i].toLocaleString("en")} after the change`;
+      return `${variant.name}, seed ${alarms.seed[i]}: alarm at ${step.toLocaleString("en")}, ${delay}; ${alarms.responses[i] || "only reported"}`;
+    });
+    return {
+      x: alarms.x, y: alarms.x.map(() => row), yaxis: "y2", mode: "markers", name: variant.name,
+      marker: {
+        symbol: alarms.delay.map((delay) => (delay === null ? "x-thin" : "line-ns")), size: 7,
+        line: { width: 1.5, color: colorOf(alarms.v) },
+      },
+      text, hovertemplate: "%{text}<extra></extra>", visible: !state.hidden.has(alarms.v), opacity: opacityOf(alarms.v),
+    };
+  }
+
+  const alarmsOf = ({ environment, metric }) => (metric.name === "return" ? environment.alarms : []);
+
+  function traces(plot) {
+    const { environment, metric } = plot;
     const bands = metric.series.filter((series) => series.low).map((series) => band(series, series.v));
     const seeds = metric.name === "return" ? environment.seeds.map(singleSeed) : [];
-    return [...bands, ...seeds, ...metric.series.map((series) => line(series, series.v))];
+    return [...bands, ...seeds, ...metric.series.map((series) => line(series, series.v)), ...alarmsOf(plot).map(alarmMarks)];
   }
 
   function shapes({ environment, metric }) {
@@ -80,6 +100,8 @@
       gridcolor: css("--grid"), linecolor: css("--line"), zeroline: false, automargin: true, tickfont: { size: 11 },
     };
     const shown = data.variants.length - state.hidden.size;
+    const rows = alarmsOf(plot).length;
+    const strip = Math.min(0.035 * rows, 0.3);  // share of the height, below the curves
     return {
       margin: { l: 44, r: 8, t: 8, b: 34 }, showlegend: false, shapes: shapes(plot),
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
@@ -87,11 +109,14 @@
       hovermode: shown <= 8 ? "x unified" : "closest",
       hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--line"), font: { color: css("--ink"), size: 12 } },
       dragmode: coarse ? false : "zoom",  // on a touch screen a drag scrolls the page
-      xaxis: { ...axis, range: plot.environment.range || [0, plot.environment.steps], tickformat: "~s", nticks: 8 },
+      xaxis: { ...axis, anchor: rows ? "y2" : "y", range: plot.environment.range || [0, plot.environment.steps], tickformat: "~s", nticks: 8 },
       yaxis: {
         ...axis, fixedrange: true, type: plot.metric.log ? "log" : "linear", exponentformat: "power", nticks: 7,
-        ...(plot.metric.log && { dtick: 1 }),
+        ...(plot.metric.log && { dtick: 1 }), domain: [strip && strip + 0.02, 1],
       },
+      ...(rows && {
+        yaxis2: { domain: [0, strip], range: [rows - 0.5, -0.5], fixedrange: true, visible: false },
+      }),
     };
   }
 
