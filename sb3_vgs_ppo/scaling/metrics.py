@@ -78,12 +78,19 @@ class MetricWindow:
         return metrics
 
 
-def record(logger: Logger, metrics: dict[str, float]) -> None:
-    """Record one step, so that a dump writes averages, the last step count and the sum of non-finite tensors."""
-    for key, value in metrics.items():
-        if key == "vgs/step_count":
+def record(logger: Logger, metrics: dict[str, float], tag: str = "vgs") -> None:
+    """
+    Record some steps, so that a dump writes averages, the last step count and the sum of non-finite tensors.
+
+    :param logger: SB3's
+    :param metrics: as :meth:`VarianceGradientScaler.pop_metrics` returns them
+    :param tag: stands in place of ``vgs``
+    """
+    for name, value in metrics.items():
+        key = f"{tag}/{name.removeprefix('vgs/')}"
+        if name == "vgs/step_count":
             logger.record(key, value)
-        elif key == "vgs/nonfinite":
+        elif name == "vgs/nonfinite":
             logger.record(key, logger.name_to_value[key] + value)
         else:
             logger.record_mean(key, value)
