@@ -1,9 +1,10 @@
-"""Values as users write them: whole numbers, and files of options in YAML or JSON."""
+"""Values as users write them: whole numbers, and options, in YAML or JSON files and one over the other."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,16 @@ def read_mapping(path: Path, source: str, example: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserInputError(f"{source} holds no options; write lines such as {example!r}")
     return values
+
+
+def merged(*mappings: Mapping[str, Any]) -> dict[str, Any]:
+    """:return: the mappings one over the other; mappings inside them are merged likewise"""
+    result: dict[str, Any] = {}
+    for mapping in mappings:
+        for name, value in mapping.items():
+            both_mappings = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
+            result[name] = merged(result[name], value) if both_mappings else value
+    return result
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

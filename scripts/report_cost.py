@@ -45,7 +45,7 @@ def write_cell(store: StudyStore, cell: Cell, steps: int, random: np.random.Gene
     rows = np.arange(ROLLOUT, steps + 1, ROLLOUT)
     logged = {name: random.uniform(size=len(rows)) for name in LOGGED}
     pd.DataFrame({"time/total_timesteps": rows, **logged}).to_csv(folder / "progress.csv", index=False)
-    (folder / "config.json").write_text(json.dumps({"versions": {}, "git": None}))
+    (folder / "config.json").write_text(json.dumps({"options": {}, "versions": {}, "git": None}))
     summary = {"final_mean_reward": 100.0, "steps_per_second": 1000.0}
     status = {"state": "finished", "num_timesteps": steps, "cause": None, "summary": summary}
     (folder / "status.json").write_text(json.dumps(status))

@@ -18,6 +18,7 @@ LAYERS = {
     "_flat": 0,
     "_hints": 0,
     "_values": 1,
+    "presets": 1,
     "distributional": 1,
     "optim": 1,
     "plasticity": 1,

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sb3_vgs_ppo._values import as_whole_number, read_mapping
+from sb3_vgs_ppo._values import as_whole_number, merged, read_mapping
 from sb3_vgs_ppo.errors import UserInputError
 
 
@@ -45,3 +47,11 @@ def test_a_merged_key_may_be_overwritten(tmp_path: Path) -> None:
     values = read_mapping(path, "the file", example="a: 1")
     assert values["second"] == {"a": 1, "b": 3}
     assert values["third"] == {"a": 4, "b": 3}
+
+
+def test_merging_goes_into_mappings_and_changes_none() -> None:
+    first: Mapping[str, Any] = {"a": 1, "kwargs": {"x": 1, "deep": {"u": 1}}}
+    second: Mapping[str, Any] = {"b": 2, "kwargs": {"y": 2, "deep": {"u": 3, "v": [1]}}}
+    assert merged(first, second) == {"a": 1, "b": 2, "kwargs": {"x": 1, "y": 2, "deep": {"u": 3, "v": [1]}}}
+    assert merged({"kwargs": {"x": 1}}, {"kwargs": None}) == {"kwargs": None}
+    assert first == {"a": 1, "kwargs": {"x": 1, "deep": {"u": 1}}}

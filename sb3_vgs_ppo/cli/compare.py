@@ -35,8 +35,8 @@ class CompareOptions:
     env_ids: tuple[str, ...] = ()
     """Registered environments."""
     variants: tuple[str, ...] = ()
-    """Agents to compare: families (vgs, optimizer, head, baseline), members (vgs-3.0, adam, sb3-ppo), or parts joined
-    by + (adam+vgs-3.0; optimizer+vgs is every combination)."""
+    """Agents to compare: families (vgs, optimizer, head, baseline, preset), members (vgs-3.0, adam, sb3-ppo,
+    continual), or parts joined by + (adam+vgs-3.0; optimizer+vgs is every combination)."""
     seeds: int | None = None
     """Number of seeds: 0, 1, … (5 if nothing says otherwise)."""
     total_timesteps: int | None = None
@@ -97,7 +97,7 @@ def open_store(options: CompareOptions) -> StudyStore:
     :raises StudyError: no definition, one that cannot be used, or another one than that of the folder
     :raises UserInputError: an option of train that cannot be used
     """
-    from sb3_vgs_ppo.studies.definition import merged
+    from sb3_vgs_ppo._values import merged
     from sb3_vgs_ppo.studies.store import MANIFEST, StudyStore
     from sb3_vgs_ppo.studies.study_file import make_study, read_study_file
 

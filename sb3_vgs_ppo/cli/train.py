@@ -8,21 +8,31 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
 
 from sb3_vgs_ppo.cli.options import parse_options
 from sb3_vgs_ppo.cli.shell import program
+from sb3_vgs_ppo.presets import describe_presets
 from sb3_vgs_ppo.runs.config import TrainConfig
-from sb3_vgs_ppo.runs.config_file import read_config_file
+from sb3_vgs_ppo.runs.config_file import config_from_mapping, over_preset, read_config_file
 
 if TYPE_CHECKING:
     from sb3_vgs_ppo.runs.training import TrainingResult
+
+
+_PRESET_HELP = (
+    f"Named set of options; --config and flags win over it, mappings are merged. {describe_presets()} "
+    "(from the pilot in docs/change.md)."
+)
 
 
 @dataclass(frozen=True)
 class TrainOptions(TrainConfig):
     """Train a DistributionalPPO agent on a gymnasium environment, evaluate it, and keep everything in a run folder."""
 
+    preset: Annotated[str | None, tyro.conf.arg(help=_PRESET_HELP)] = None
     config: Path | None = None
     """YAML or JSON file with these options by name (env_id: Hopper-v5), or config.json of a run; flags win over it."""
 
@@ -43,15 +53,19 @@ def run(argv: Sequence[str], prog: str) -> int:
 
 def read_options(argv: Sequence[str], prog: str) -> TrainConfig:
     """
-    :return: the options: defaults, changed by the file, changed by the flags
+    :return: the options: defaults, changed by the preset, changed by the file, changed by the flags
     :raises UserInputError: an option, or a key of the file, cannot be understood
     """
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--config", nargs="?")
-    file = finder.parse_known_args(argv)[0].config
-    values = read_config_file(Path(file)) if file else TrainConfig()
+    finder.add_argument("--preset", nargs="?")
+    found = finder.parse_known_args(argv)[0]
+    if found.config:
+        values = read_config_file(Path(found.config), found.preset)
+    else:
+        values = config_from_mapping({"preset": found.preset}, "--preset")
     options = parse_options(TrainOptions, argv, prog=prog, default=TrainOptions(**vars(values)))
-    return TrainConfig(**{field.name: getattr(options, field.name) for field in fields(TrainConfig)})
+    return TrainConfig(**over_preset({field.name: getattr(options, field.name) for field in fields(TrainConfig)}))
 
 
 def report(result: TrainingResult) -> int:

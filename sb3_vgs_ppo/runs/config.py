@@ -21,6 +21,8 @@ VGS_OFF = "off"
 class TrainConfig:
     """Options of one training run."""
 
+    preset: str | None = None
+    """Name of the preset (:mod:`sb3_vgs_ppo.presets`) that was below the given options when these were read."""
     env_id: str = "CartPole-v1"
     """Registered gymnasium id, or module:Env-v0 for one that a module registers when it is imported."""
     env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -68,9 +70,12 @@ class TrainConfig:
     """1: print SB3's table after every rollout where there is no progress bar."""
 
     def to_mapping(self) -> dict[str, Any]:
-        """:return: all options but ``run_dir``: a folder may be moved, and its options used for another run"""
+        """
+        :return: all options but ``run_dir``: a folder may be moved, and its options used for another run; and but
+            ``preset``, whose options are among them: it may be another one when they are read
+        """
         options = dataclasses.asdict(self)
-        del options["run_dir"]
+        del options["run_dir"], options["preset"]
         return options
 
 

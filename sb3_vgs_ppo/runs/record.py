@@ -26,6 +26,7 @@ def write_record(folder: RunFolder, config: TrainConfig, command: Sequence[str],
     record = {
         "schema": RECORD_SCHEMA,
         "options": config.to_mapping(),
+        "preset": config.preset,
         "command": list(command),
         "versions": _versions(),
         "git": _git_commit(Path(sb3_vgs_ppo.__file__).parent),

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from sb3_vgs_ppo._values import merged
 from sb3_vgs_ppo.envs import phase_length
 from sb3_vgs_ppo.errors import StudyError
 
@@ -25,7 +26,7 @@ the final evaluation is made in any case. Small networks are fastest, and exactl
 
 VGS_OFF = "off"
 
-_OF_THE_CELL = ("env_id", "seed", "run_dir")
+_SET_ELSEWHERE = ("env_id", "seed", "run_dir", "preset")
 _NAME = re.compile(r"[^\W_][\w.+=-]{0,99}")
 
 
@@ -87,12 +88,12 @@ class Study:
     def __post_init__(self) -> None:
         self._check_names()
         self._check_numbers()
-        _refuse_options("options", self.options, (*_OF_THE_CELL, "total_timesteps"))
+        _refuse_options("options", self.options, (*_SET_ELSEWHERE, "total_timesteps"))
         for env_id, options in self.environments.items():
-            _refuse_options(f"environments: {env_id}", options, _OF_THE_CELL)
+            _refuse_options(f"environments: {env_id}", options, _SET_ELSEWHERE)
         for variant in self.variants:
             where = f"variant {variant.name!r}"
-            _refuse_options(where, variant.options, (*_OF_THE_CELL, "total_timesteps", "env_kwargs"))
+            _refuse_options(where, variant.options, (*_SET_ELSEWHERE, "total_timesteps", "env_kwargs"))
             self._check_continuation(variant)
         for variant, other in itertools.combinations(self.variants, 2):
             if replace(variant, name=other.name) == other:
@@ -206,16 +207,6 @@ class Study:
                 )
 
 
-def merged(*mappings: Mapping[str, Any]) -> dict[str, Any]:
-    """:return: the mappings one over the other; mappings inside them are merged likewise"""
-    result: dict[str, Any] = {}
-    for mapping in mappings:
-        for name, value in mapping.items():
-            both_mappings = isinstance(value, Mapping) and isinstance(result.get(name), Mapping)
-            result[name] = merged(result[name], value) if both_mappings else value
-    return result
-
-
 def _without_vgs(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != "vgs_version"}
 
@@ -234,6 +225,7 @@ def _refuse_options(where: str, options: Mapping[str, Any], refused: tuple[str, 
     remedies = {
         "total_timesteps": "total_timesteps of the study, or of an environment",
         "env_kwargs": "options of the study or of an environment: variants are compared on the same task",
+        "preset": "its name as a variant, or as the base of one",
         "run_dir": "leave it out; the study has a folder for every cell",
         "env_id": "env_ids of the study",
         "seed": "seeds of the study",

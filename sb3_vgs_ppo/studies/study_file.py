@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from sb3_vgs_ppo._hints import did_you_mean
-from sb3_vgs_ppo._values import as_whole_number, read_mapping
+from sb3_vgs_ppo._values import as_whole_number, merged, read_mapping
 from sb3_vgs_ppo.errors import StudyError
-from sb3_vgs_ppo.studies.definition import Study, Variant, merged
+from sb3_vgs_ppo.studies.definition import Study, Variant
 from sb3_vgs_ppo.studies.variants import default_baseline, variants_from_words
 
 N_SEEDS = 5

@@ -11,6 +11,7 @@ from typing import Any
 
 from sb3_vgs_ppo._hints import did_you_mean
 from sb3_vgs_ppo.errors import StudyError
+from sb3_vgs_ppo.presets import PRESETS
 from sb3_vgs_ppo.studies.definition import VGS_OFF, Variant
 
 SB3_PPO = "sb3-ppo"
@@ -26,6 +27,7 @@ FAMILIES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "head": {name: {"value_head": name} for name in ("scalar", "quantile", "categorical")},
     "baseline": {SB3_PPO: {"value_head": "scalar", "optimizer": "adam", "vgs_version": VGS_OFF}},
+    "preset": PRESETS,
 }
 """Options of ``train`` by member of a family. With those of the baseline, DistributionalPPO trains SB3's PPO with Adam
 bit for bit."""

@@ -10,6 +10,7 @@ import pytest
 from sb3_vgs_ppo.cli.options import parse_options
 from sb3_vgs_ppo.cli.train import TrainOptions, read_options
 from sb3_vgs_ppo.errors import UserInputError
+from sb3_vgs_ppo.presets import PRESETS
 from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.scaling import KNOWN_VERSIONS
 
@@ -101,6 +102,28 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
     )
     assert read_options([f"--config={path}", "--no-normalize"], "train").normalize is False
     assert read_options([], "train") == TrainConfig()
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preset = {"optimizer": "adam", "vgs_version": "off", "n_envs": 2, "algo_kwargs": {"gamma": 0.5, "n_epochs": 3}}
+    monkeypatch.setitem(PRESETS, "tuned", preset)
+    path = tmp_path / "run.yaml"
+    path.write_text("n_envs: 3\nvgs_version: 1.0\n")
+    flags = ["--preset", "tuned", "--config", str(path), "--n-envs", "4", "--algo-kwargs", '{"gamma": 0.9}']
+    assert read_options(flags, "train") == TrainConfig(
+        preset="tuned", optimizer="adam", vgs_version="1.0", n_envs=4, algo_kwargs={"gamma": 0.9, "n_epochs": 3}
+    )
+    assert read_options(["--preset=tuned"], "train") == TrainConfig(preset="tuned", **preset)
+
+
+def test_presets_in_the_help_and_one_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserInputError, match=r"^preset 'tund' is not known; remedy: continual$"):
+        read_options(["--preset", "tund"], "train")
+    with pytest.raises(SystemExit):
+        read_options(["--help"], "train")
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for name, options in PRESETS.items():
+        assert all(f"{option} {value}" in text for option, value in options.items()), name
 
 
 def test_a_file_that_cannot_be_used(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> StudyStore:
         folder = store.folder(Cell(ENVIRONMENT, variant, seed))
         (folder / "monitor").mkdir(parents=True)
         (folder / "monitor" / "0.monitor.csv").write_text("#{}\nr,l,t\n" + f"{reward},50,0.1\n" * 20)
-        (folder / "config.json").write_text(json.dumps({"versions": {"torch": "2.13.0"}, "git": None}))
+        (folder / "config.json").write_text(json.dumps({"options": {}, "versions": {"torch": "2.13.0"}, "git": None}))
         summary = {"final_mean_reward": reward + 1, "steps_per_second": 500.0}
         status = {"state": "finished", "num_timesteps": 1_000, "cause": None, "summary": summary}
         (folder / "status.json").write_text(json.dumps(status))

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sb3_vgs_ppo.errors import UserInputError
+from sb3_vgs_ppo.presets import PRESETS
 from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.runs.config_file import config_from_mapping, read_config_file
 
@@ -65,6 +67,40 @@ def test_options_survive_json_but_for_the_folder() -> None:
     mapping = json.loads(json.dumps(config.to_mapping()))
     assert "run_dir" not in mapping
     assert config_from_mapping({**mapping, "run_dir": "runs/x"}, "test") == config
+
+
+PRESET = {"optimizer": "adam", "algo_kwargs": {"learning_rate": 1e-3, "policy_kwargs": {"n_quantiles": 32}}}
+
+
+def test_a_preset_lies_below_what_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "tuned", PRESET)
+    file = write(tmp_path, "preset: tuned\nvgs_version: off\nalgo_kwargs: {policy_kwargs: {net_arch: [8]}}")
+    config = read_config_file(file)
+    assert (config.preset, config.optimizer, config.vgs_version, config.n_envs) == ("tuned", "adam", "off", 8)
+    assert config.algo_kwargs == {"learning_rate": 1e-3, "policy_kwargs": {"n_quantiles": 32, "net_arch": [8]}}
+    assert config_from_mapping({"preset": "tuned", "optimizer": "upgd"}, "test").optimizer == "upgd"
+    assert config_from_mapping({"preset": None}, "test") == TrainConfig()
+    assert PRESET["algo_kwargs"] == {"learning_rate": 1e-3, "policy_kwargs": {"n_quantiles": 32}}
+    other = read_config_file(file, preset="continual")
+    assert (other.preset, other.on_change, other.algo_kwargs) == (
+        "continual",
+        "restart-head",
+        {"policy_kwargs": {"net_arch": [8]}},
+    )
+
+
+def test_a_record_needs_no_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "tuned", PRESET)
+    config = config_from_mapping({"preset": "tuned"}, "test")
+    record = {"options": config.to_mapping(), "preset": "tuned"}
+    monkeypatch.delitem(PRESETS, "tuned")
+    again = read_config_file(write(tmp_path, json.dumps(record), "config.json"))
+    assert again == replace(config, preset=None)
+
+
+def test_an_unknown_preset() -> None:
+    with pytest.raises(UserInputError, match=r"^preset 'tund' is not known; remedy: continual$"):
+        config_from_mapping({"preset": "tund"}, "test")
 
 
 @pytest.mark.parametrize(

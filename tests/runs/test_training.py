@@ -19,10 +19,12 @@ from sb3_vgs_ppo.ppo import DistributionalPPO
 from sb3_vgs_ppo.runs import training
 from sb3_vgs_ppo.runs.checkpointing import list_checkpoints
 from sb3_vgs_ppo.runs.config import TrainConfig
+from sb3_vgs_ppo.runs.config_file import config_from_mapping
 from sb3_vgs_ppo.runs.environments import make_training_env
 from sb3_vgs_ppo.runs.evaluation import Evaluation, evaluate, evaluation_seed, read_evaluations
 from sb3_vgs_ppo.runs.folder import RunFolder
 from sb3_vgs_ppo.runs.progress import Display
+from sb3_vgs_ppo.runs.record import write_record
 from sb3_vgs_ppo.runs.training import train
 
 Configure = Callable[..., TrainConfig]
@@ -297,6 +299,15 @@ def test_the_record_says_what_ran(short_config: Configure) -> None:
     assert record["options"]["device"] == "cpu"
     assert record["versions"]["torch"] == th.__version__
     assert record["parent"] is None
+
+
+def test_the_record_names_the_preset_beside_its_options(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    write_record(folder, config_from_mapping({"preset": "continual"}, "test"), [])
+    record = json.loads(folder.config.read_text())
+    assert record["preset"] == "continual"
+    assert record["options"]["on_change"] == "restart-head"
+    assert "preset" not in record["options"]
 
 
 def test_plasticity_is_logged_and_changes_nothing(short_config: Configure, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from sb3_vgs_ppo.errors import StudyError
 from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.runs.config_file import config_from_mapping
-from sb3_vgs_ppo.studies.definition import DEFAULT_OPTIONS, Cell, Study, Variant, merged
+from sb3_vgs_ppo.studies.definition import DEFAULT_OPTIONS, Cell, Study, Variant
 
 OLD = Variant("old", {"vgs_version": "1.0"})
 NEW = Variant("new", {"vgs_version": "3.0"})
@@ -42,14 +41,6 @@ def test_cells_have_something_of_everything_early() -> None:
         Cell("Pendulum-v1", "new", 7),
     ]
     assert str(Cell("CartPole-v1", "old", 7)) == "CartPole-v1 / old / seed 7"
-
-
-def test_merging_goes_into_mappings_and_changes_none() -> None:
-    first: Mapping[str, Any] = {"a": 1, "kwargs": {"x": 1, "deep": {"u": 1}}}
-    second: Mapping[str, Any] = {"b": 2, "kwargs": {"y": 2, "deep": {"u": 3, "v": [1]}}}
-    assert merged(first, second) == {"a": 1, "b": 2, "kwargs": {"x": 1, "y": 2, "deep": {"u": 3, "v": [1]}}}
-    assert merged({"kwargs": {"x": 1}}, {"kwargs": None}) == {"kwargs": None}
-    assert first == {"a": 1, "kwargs": {"x": 1, "deep": {"u": 1}}}
 
 
 def test_a_variants_options_win_over_the_environments_and_those_over_the_studys() -> None:
@@ -164,6 +155,10 @@ def test_a_parent_keeps_all_its_checkpoints(given: dict[str, int], kept: int) ->
             {"variants": (Variant("old", {"env_kwargs": {"g": 1}}),)},
             "variant 'old': env_kwargs cannot be among the options; remedy: options of the study or of an environment: "
             "variants are compared on the same task",
+        ),
+        (
+            {"variants": (Variant("old", {"preset": "continual"}),)},
+            "variant 'old': preset cannot be among the options; remedy: its name as a variant, or as the base of one",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from sb3_vgs_ppo.errors import StudyError
+from sb3_vgs_ppo.presets import PRESETS
 from sb3_vgs_ppo.runs.algorithm import OPTIMIZERS
 from sb3_vgs_ppo.runs.config_file import config_from_mapping
 from sb3_vgs_ppo.scaling import KNOWN_VERSIONS
@@ -43,6 +44,12 @@ def test_joined_words_are_every_combination_and_the_last_changes_fastest() -> No
     assert [variant.name for variant in variants[5:8]] == ["adam+vgs-4.0", "adamw+vgs-off", "adamw+vgs-1.0"]
     assert variants[7].options == {"optimizer": "adamw", "vgs_version": "1.0"}
     assert variants_from_words(["adamw+vgs-1.0"]) == (variants[7],)
+
+
+def test_presets_are_a_family() -> None:
+    (variant,) = variants_from_words(["continual"])
+    assert (variant.name, variant.options) == ("continual", PRESETS["continual"])
+    assert variants_from_words(["preset"]) == tuple(Variant(name, options) for name, options in PRESETS.items())
 
 
 @pytest.mark.parametrize(
