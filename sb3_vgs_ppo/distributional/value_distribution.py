@@ -119,20 +119,35 @@ class ValueDistribution:
         inside = np.where(values < self.atoms[..., 0], 0.0, inside)
         return np.where(values > self.atoms[..., -1], 1.0, inside)
 
-    def cvar(self, alpha: float) -> Array:
+    def value_at_risk(self, alpha: float) -> Array:
         """
-        Conditional value at risk: the mean of the worst returns that together have probability α, with the share of the
-        last of these atoms that makes α full (Rockafellar & Uryasev 2000).
+        The best of the worst returns that together have probability α: the smallest atom z with P(Z ≤ z) ≥ α.
 
-        :param alpha: α in (0, 1]; 1 gives the mean but for what ``tail`` says
+        Unlike :meth:`quantile` it is always an atom, at which the objective of :meth:`cvar` is largest.
+
+        :param alpha: α in (0, 1]
         :return: shape (...), in units of the return
         :raises UserInputError: α is not in (0, 1]
         """
         if not 0 < alpha <= 1:
             raise UserInputError(f"alpha={alpha!r}; remedy: a share of the returns, above 0 and at most 1")
-        below = np.cumsum(self.probabilities, axis=-1) - self.probabilities
-        shares = np.clip(alpha - below, 0.0, self.probabilities)
-        return _weighted(self._believed, shares) / alpha
+        n_below = np.sum(np.cumsum(self.probabilities, axis=-1) < alpha, axis=-1, keepdims=True)
+        last = self.atoms.shape[-1] - 1  # where rounding leaves the sum of all below 1
+        return np.take_along_axis(self._believed, n_below.clip(max=last), axis=-1)[..., 0]
+
+    def cvar(self, alpha: float) -> Array:
+        """
+        Conditional value at risk: the mean of the worst returns that together have probability α, with the share of the
+        last of these atoms that makes α full. It is the maximum over ν of ν − E[(ν − Z)₊] / α, attained at the value at
+        risk (Rockafellar & Uryasev 2000, theorem 1, for returns in the place of losses).
+
+        :param alpha: α in (0, 1]; 1 gives the mean but for what ``tail`` says
+        :return: shape (...), in units of the return
+        :raises UserInputError: α is not in (0, 1]
+        """
+        threshold = self.value_at_risk(alpha)
+        shortfalls = np.maximum(threshold[..., None] - self._believed, 0.0)
+        return threshold - _weighted(shortfalls, self.probabilities) / alpha
 
     @cached_property
     def _middles(self) -> Array:

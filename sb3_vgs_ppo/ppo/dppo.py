@@ -38,6 +38,7 @@ from sb3_vgs_ppo.ppo.mlp_loss import MlpLoss
 from sb3_vgs_ppo.ppo.mlp_networks import overridden
 from sb3_vgs_ppo.ppo.persistence import describe, environment_members
 from sb3_vgs_ppo.ppo.policies import CnnPolicy, DistributionalActorCriticPolicy, MlpPolicy, MultiInputPolicy
+from sb3_vgs_ppo.ppo.risk import apply_risk_measure, prepare_critic
 from sb3_vgs_ppo.ppo.surrogate import clipped_surrogate, normalized
 from sb3_vgs_ppo.scaling import VarianceGradientScaler, check_vgs_kwargs
 
@@ -67,6 +68,10 @@ class DistributionalPPO(PPO):
         (``vgs_kwargs=dict(apply_to="update")``), it has nothing to place
     :param max_nonfinite_updates: number of updates in a row that are skipped because their loss or gradient norm is not
         finite before :class:`sb3_vgs_ppo.errors.TrainingDiverged` is raised
+    :param risk_measure: what the actor maximises: ``"mean"``, the mean return, or ``"cvar:α"`` with 0 < α < 1, the mean
+        of the worst share α of the returns, in every state by the distribution that the critic predicts there; see
+        :mod:`sb3_vgs_ppo.ppo.risk`. It needs a distributional critic; that of quantiles then has ``huber_kappa=0``
+        by default
     :raises UserInputError: (a ValueError) an argument that cannot be used, with its value and the remedy
     """
 
@@ -110,6 +115,7 @@ class DistributionalPPO(PPO):
         vgs_kwargs: dict[str, Any] | None = None,
         vgs_placement: VgsPlacement = "before_clip",
         max_nonfinite_updates: int = 10,
+        risk_measure: str = "mean",
     ) -> None:
         super().__init__(
             policy,
@@ -147,6 +153,7 @@ class DistributionalPPO(PPO):
         self.vgs_kwargs = vgs_kwargs
         self.vgs_placement = vgs_placement
         self.max_nonfinite_updates = max_nonfinite_updates
+        self.risk_measure = risk_measure
         self.vgs: VarianceGradientScaler | None = None
         self._nonfinite_in_a_row = 0
         if _init_setup_model:
@@ -163,6 +170,7 @@ class DistributionalPPO(PPO):
                 "shifting a clipped mean lets the variance of the predicted distribution grow; "
                 "remedy: clip_range_vf=None, or policy_kwargs=dict(value_head='scalar')"
             )
+        prepare_critic(self.risk_measure, self.policy)
         self.vgs = None
         if self.vgs_version is not None:
             self.vgs = VarianceGradientScaler(
@@ -200,9 +208,12 @@ class DistributionalPPO(PPO):
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        """SB3's loop with the policy's short way of acting; arguments and result as there."""
+        """SB3's loop with the policy's short way of acting, and our risk measure; arguments and result as there."""
         with self.policy.acting():
-            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+            is_full = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        if is_full:
+            apply_risk_measure(self.risk_measure, rollout_buffer, self.policy)
+        return is_full
 
     def train(self) -> None:
         """

@@ -37,6 +37,11 @@ def test_cvar_takes_the_worst_atoms_and_a_fraction_of_the_last(alpha: float, exp
     assert WEIGHTED.cvar(alpha) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("alpha", "expected"), [(0.05, -10.0), (0.15, 0.0), (0.39, 0.0), (0.41, 20.0), (1.0, 20.0)])
+def test_value_at_risk_is_the_atom_that_fills_the_share(alpha: float, expected: float) -> None:
+    assert WEIGHTED.value_at_risk(alpha) == expected
+
+
 def test_cvar_of_quantiles_in_any_order() -> None:
     assert QUANTILES.cvar(0.25).tolist() == [1.0, 0.0]
     assert QUANTILES.cvar(0.6).tolist() == pytest.approx([(0.25 * 1 + 0.25 * 2 + 0.1 * 3) / 0.6, 0.0])
