@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch as th
 
-from sb3_vgs_ppo.scaling import KNOWN_VERSIONS, VarianceGradientScaler, elements_spatial, metrics
+from sb3_vgs_ppo.scaling import KNOWN_VERSIONS, VarianceGradientScaler, attach, elements_spatial, metrics
 
 
 def on_meta(version: str, **kwargs: Any) -> VarianceGradientScaler:
@@ -52,6 +52,17 @@ def test_several_factors_read_nothing_either(granularity: str, apply_to: str) ->
             pass
         scaler.step()
     assert all(parameter.device.type == "meta" for parameter in scaler.parameters)
+
+
+@pytest.mark.parametrize(
+    ("version", "options"), [*((version, {}) for version in KNOWN_VERSIONS), ("4.0", {"apply_to": "update"})]
+)
+def test_the_hooks_of_an_optimizer_read_nothing_either(version: str, options: dict[str, Any]) -> None:
+    optimizer = th.optim.SGD([th.nn.Parameter(th.zeros(size, device="meta")) for size in (4, 1, 70_000, 3)])
+    scaler = attach(optimizer, version, {"warmup_steps": 2, **options}).vgs
+    for step in range(8):
+        set_gradients(scaler, step)
+        optimizer.step()
 
 
 @pytest.mark.parametrize("version", KNOWN_VERSIONS)
