@@ -39,6 +39,8 @@ class TrainConfig:
     """Optimizer of policy and critic; its settings go to algo_kwargs, policy_kwargs, optimizer_kwargs."""
     value_head: ValueHeadName = "quantile"
     """What the critic predicts: the mean (scalar), or the distribution of returns by quantiles or by categories."""
+    risk_measure: str = "mean"
+    """What the actor maximises: mean, or cvar:0.25 for the mean of the worst quarter of the returns (any share)."""
     algo_kwargs: dict[str, Any] = field(default_factory=dict)
     """Further arguments of DistributionalPPO, as '{"gamma": 0.9}'; n_steps is about 2048 / n_envs if not given."""
     normalize: bool = False
@@ -104,6 +106,7 @@ def check_config(config: TrainConfig) -> None:
     _check_vgs_version(config.vgs_version)
     check_device(config.device)
     _check_change(config)
+    _check_risk_measure(config)
 
 
 def option(name: str) -> str:
@@ -122,6 +125,12 @@ def _check_change(config: TrainConfig) -> None:
     from sb3_vgs_ppo.change import make_change_callback
 
     make_change_callback(config.on_change, config.change_kwargs)
+
+
+def _check_risk_measure(config: TrainConfig) -> None:
+    from sb3_vgs_ppo.ppo.risk import check_risk_measure
+
+    check_risk_measure(config.risk_measure, config.value_head)
 
 
 def check_device(device: str) -> None:

@@ -170,6 +170,7 @@ def _source_of_checkpoint(path: Path, env_id: str | None) -> Source:
         vgs_version=model.vgs_version or VGS_OFF,
         optimizer=_name_of(type(model.policy.optimizer), OPTIMIZERS, path),
         value_head=model.policy.value_head,
+        risk_measure=model.risk_measure,
         algo_kwargs=_algo_kwargs(model, path),
         normalize=VEC_NORMALIZE in read_checkpoint(path).archive.members,
     )
@@ -182,6 +183,7 @@ def _algo_kwargs(model: DistributionalPPO, path: Path) -> dict[str, Any]:
         "seed",
         "device",
         "vgs_version",
+        "risk_measure",
         "tensorboard_log",
         "verbose",
         "stats_window_size",

@@ -59,13 +59,14 @@ def test_options_reach_the_model(name: Any, optimizer_class: type[th.optim.Optim
         optimizer=name,
         value_head="categorical",
         vgs_version="3.1",
+        risk_measure="cvar:0.5",
         seed=11,
     )
     model = build_model(config, make_vec_env("CartPole-v1"))
     assert type(model.policy.optimizer) is optimizer_class
     assert model.policy.optimizer.param_groups[0]["weight_decay"] == 0.02
     assert [type(layer).__name__ for layer in model.policy.mlp_extractor.policy_net] == ["Linear", "ELU"]
-    assert model.policy.value_head == "categorical"
+    assert (model.policy.value_head, model.risk_measure) == ("categorical", "cvar:0.5")
     assert (model.gamma, model.seed, model.n_steps) == (0.7, 11, 8)
     assert model.vgs is not None
     assert model.vgs.version == "3.1"
@@ -107,6 +108,7 @@ def test_names_stand_for_classes() -> None:
         ({"policy_kwargs": {"use_sde": True}}, r"policy_kwargs has no 'use_sde'; it belongs in algo_kwargs"),
         ({"seed": 3}, r"'seed' remedy: --seed"),
         ({"vgs_version": "1.0"}, r"'vgs_version' remedy: --vgs-version"),
+        ({"risk_measure": "mean"}, r"'risk_measure' remedy: --risk-measure"),
         ({"tensorboard_log": "x"}, r"'tensorboard_log' is the run folder; remedy: --run-dir"),
         ({"_init_setup_model": False}, r"algo_kwargs has no '_init_setup_model'"),
         ({"batch_size": 0}, r"batch_size 0 is not a positive whole number"),

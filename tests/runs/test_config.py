@@ -40,6 +40,11 @@ def test_too_small_numbers_are_refused_and_the_least_is_not(name: str, value: in
         ({"seed": 2**32 - 8 + 1}, "--seed 4294967289 is too large"),
         ({"vgs_version": "2.9"}, "--vgs-version '2.9' is not known; remedy: off, 1.0, 2.0, 3.0, 3.1, 4.0"),
         ({"device": "gpu"}, "--device 'gpu' is not a device; remedy: auto, cpu, cuda"),
+        ({"risk_measure": "cvar:25"}, "risk_measure='cvar:25'; remedy: 'mean', or 'cvar:' and a share"),
+        (
+            {"risk_measure": "cvar:0.5", "value_head": "scalar"},
+            "needs a distribution of returns, .* remedy: value_head",
+        ),
         ({"on_change": "restart"}, "on_change 'restart': did you mean 'restart-head'"),
         ({"change_kwargs": {"alpha": 0.01}}, "change_kwargs 'alpha': on_change 'none' has no such argument"),
     ],
