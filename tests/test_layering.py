@@ -31,7 +31,8 @@ LAYERS = {
     "studies": 2,
     "migration": 3,
     "runs": 4,
-    "cli": 5,
+    "zoo": 5,
+    "cli": 6,
 }
 
 
