@@ -94,14 +94,14 @@ class ValueHead(nn.Module, ABC):
 
     @abstractmethod
     def loss_with_gradient(
-        self, predictions: th.Tensor, targets: th.Tensor, coefficient: float
+        self, predictions: th.Tensor, targets: th.Tensor, coefficient: float | th.Tensor
     ) -> tuple[th.Tensor, th.Tensor]:
         """
         :meth:`loss` and its gradient, derived by hand.
 
         :param predictions: shape (batch, out_features), without a graph
         :param targets: λ-returns, shape (batch,)
-        :param coefficient: by which the gradient is multiplied
+        :param coefficient: by which the gradient is multiplied; a number, or 0-d
         :return: loss, shape (), and the gradient with respect to ``predictions``, shape (batch, out_features)
         """
 
@@ -151,10 +151,11 @@ class ScalarHead(ValueHead):
         return F.mse_loss(targets, predictions.flatten())
 
     def loss_with_gradient(
-        self, predictions: th.Tensor, targets: th.Tensor, coefficient: float
+        self, predictions: th.Tensor, targets: th.Tensor, coefficient: float | th.Tensor
     ) -> tuple[th.Tensor, th.Tensor]:
         # The kernel that autograd calls, for the same bits
-        values, outer = predictions.flatten(), predictions.new_full((), coefficient)
+        values = predictions.flatten()
+        outer = th.as_tensor(coefficient, dtype=values.dtype, device=values.device)
         gradient = th.ops.aten.mse_loss_backward.default(outer, values, targets, _MEAN)
         return F.mse_loss(targets, values), gradient.unsqueeze(1)
 
@@ -203,7 +204,7 @@ class QuantileHead(ValueHead):
         return quantile_huber_loss(predictions, targets, self.taus, self.huber_kappa)
 
     def loss_with_gradient(
-        self, predictions: th.Tensor, targets: th.Tensor, coefficient: float
+        self, predictions: th.Tensor, targets: th.Tensor, coefficient: float | th.Tensor
     ) -> tuple[th.Tensor, th.Tensor]:
         loss, gradient = quantile_huber_loss_with_gradient(predictions, targets, self.taus, self.huber_kappa)
         return loss, gradient.mul_(coefficient)
@@ -267,7 +268,7 @@ class CategoricalHead(ValueHead):
         return F.cross_entropy(predictions, self.support.encode(targets))
 
     def loss_with_gradient(
-        self, predictions: th.Tensor, targets: th.Tensor, coefficient: float
+        self, predictions: th.Tensor, targets: th.Tensor, coefficient: float | th.Tensor
     ) -> tuple[th.Tensor, th.Tensor]:
         log_probabilities = predictions.log_softmax(dim=1)
         encoded = self.support.encode(targets)

@@ -16,47 +16,55 @@ _GAUSSIAN_ENTROPY = 0.5 + 0.5 * math.log(2 * math.pi)
 
 
 class Likelihood(Protocol):
-    """A family of action distributions, given the action network's outputs for a batch."""
+    """The action distributions of a batch of states."""
 
-    def sample(self, outputs: th.Tensor, deterministic: bool) -> tuple[th.Tensor, th.Tensor]:
+    log_std_gradient: th.Tensor | None
+    """Gradient with respect to the logarithm of the standard deviations, from :meth:`backward`, if there are such."""
+
+    def sample(self, deterministic: bool) -> tuple[th.Tensor, th.Tensor]:
         """
-        :param outputs: of the action network, (batch, k)
         :param deterministic: take the mode instead of drawing
         :return: actions (batch,) or (batch, k) and their log-probabilities (batch,)
         """
 
-    def log_prob(self, outputs: th.Tensor, actions: th.Tensor) -> th.Tensor:
+    def log_prob(self, actions: th.Tensor) -> th.Tensor:
         """
-        :param outputs: of the action network, (batch, k); kept for the other methods
-        :param actions: (batch,) or (batch, k)
+        :param actions: (batch,) or (batch, k); the other methods go on from here
         :return: log-probabilities, (batch,)
         """
 
     def mean_entropy(self) -> th.Tensor:
-        """:return: mean entropy of the distributions that :meth:`log_prob` was last asked about, 0-d"""
+        """:return: mean over the batch, 0-d"""
 
-    def backward(self, log_prob_gradient: th.Tensor, entropy_gradient: float) -> th.Tensor:
+    def backward(self, log_prob_gradient: th.Tensor, entropy_gradient: th.Tensor | None) -> th.Tensor:
         """
         :param log_prob_gradient: of the loss with respect to the log-probabilities, (batch,)
-        :param entropy_gradient: of the loss with respect to each entropy
-        :return: gradient with respect to the outputs, (batch, k)
+        :param entropy_gradient: of the loss with respect to each entropy, 0-d; None where the loss has no such term
+        :return: gradient with respect to the outputs of the action network, (batch, k)
         """
 
 
 class CategoricalLikelihood:
-    """Discrete actions; the outputs are logits. A draw takes as many random numbers as SB3's, in the same way."""
+    """
+    Discrete actions. A draw takes as many random numbers as SB3's, in the same way.
 
-    def sample(self, outputs: th.Tensor, deterministic: bool) -> tuple[th.Tensor, th.Tensor]:
-        logits = outputs - outputs.logsumexp(dim=-1, keepdim=True)
-        probabilities = logits.softmax(dim=-1)
+    :param outputs: unnormalized logits, (batch, k)
+    """
+
+    log_std_gradient = None
+
+    def __init__(self, outputs: th.Tensor) -> None:
+        self._logits = outputs - outputs.logsumexp(dim=-1, keepdim=True)
+
+    def sample(self, deterministic: bool) -> tuple[th.Tensor, th.Tensor]:
+        probabilities = self._logits.softmax(dim=-1)
         if deterministic:
             actions = probabilities.argmax(dim=1, keepdim=True)
         else:
             actions = probabilities.multinomial(1, replacement=True)
-        return actions.squeeze(-1), logits.gather(-1, actions).squeeze(-1)
+        return actions.squeeze(-1), self._logits.gather(-1, actions).squeeze(-1)
 
-    def log_prob(self, outputs: th.Tensor, actions: th.Tensor) -> th.Tensor:
-        self._logits = outputs - outputs.logsumexp(dim=-1, keepdim=True)
+    def log_prob(self, actions: th.Tensor) -> th.Tensor:
         self._actions = actions.long().view(-1, 1)
         return self._logits.gather(-1, self._actions).squeeze(-1)
 
@@ -65,9 +73,9 @@ class CategoricalLikelihood:
         self._probabilities = self._logits.softmax(dim=-1)
         return -(self._clamped * self._probabilities).sum() / len(self._logits)
 
-    def backward(self, log_prob_gradient: th.Tensor, entropy_gradient: float) -> th.Tensor:
+    def backward(self, log_prob_gradient: th.Tensor, entropy_gradient: th.Tensor | None) -> th.Tensor:
         column = log_prob_gradient.unsqueeze(-1)
-        if entropy_gradient == 0.0:
+        if entropy_gradient is None:
             # Only the chosen logits have a gradient, so their sum, which logsumexp passes on to all, is that gradient.
             return self._logits.exp().mul_(-column).scatter_add_(-1, self._actions, column)
         of_probabilities = self._clamped * -entropy_gradient
@@ -81,25 +89,26 @@ class CategoricalLikelihood:
 
 class GaussianLikelihood:
     """
-    Continuous actions with independent Gaussian noise; the outputs are means.
+    Continuous actions with independent Gaussian noise.
 
+    :param outputs: means, (batch, k)
     :param log_std: logarithm of the standard deviations, the same in every state, shape (k,)
     """
 
-    def __init__(self, log_std: th.Tensor) -> None:
-        self.log_std = log_std
-        self.log_std_gradient = th.zeros_like(log_std)
+    def __init__(self, outputs: th.Tensor, log_std: th.Tensor) -> None:
+        self._means = outputs
+        self._std = log_std.exp()
+        self.log_std_gradient: th.Tensor | None = None
 
-    def sample(self, outputs: th.Tensor, deterministic: bool) -> tuple[th.Tensor, th.Tensor]:
-        if deterministic:
-            return outputs, self.log_prob(outputs, outputs)
-        actions = outputs + th.randn_like(outputs) * self.log_std.exp()
-        return actions, self.log_prob(outputs, actions)
+    def sample(self, deterministic: bool) -> tuple[th.Tensor, th.Tensor]:
+        actions = self._means
+        if not deterministic:
+            actions = actions + th.randn_like(actions) * self._std
+        return actions, self.log_prob(actions)
 
-    def log_prob(self, outputs: th.Tensor, actions: th.Tensor) -> th.Tensor:
-        self._std = self.log_std.exp()
+    def log_prob(self, actions: th.Tensor) -> th.Tensor:
         self._twice_variance = 2 * self._std**2
-        self._deviations = actions - outputs
+        self._deviations = actions - self._means
         self._exponents = self._deviations.square().neg_().div_(self._twice_variance)
         self._log_std = self._std.log()  # rounded otherwise than ``log_std``
         return (self._exponents - self._log_std).sub_(_LOG_SQRT_2PI).sum(dim=1)
@@ -107,13 +116,12 @@ class GaussianLikelihood:
     def mean_entropy(self) -> th.Tensor:
         return self._log_std.sum() + len(self._std) * _GAUSSIAN_ENTROPY  # the same in every state
 
-    def backward(self, log_prob_gradient: th.Tensor, entropy_gradient: float) -> th.Tensor:
+    def backward(self, log_prob_gradient: th.Tensor, entropy_gradient: th.Tensor | None) -> th.Tensor:
         column = log_prob_gradient.unsqueeze(-1)
         of_variance = (self._exponents / self._twice_variance).mul_(-column).mul_(2)
         of_std = -column / self._std
-        if entropy_gradient != 0.0:
-            # A number divided by a tensor would be multiplied by the reciprocal, which rounds otherwise
-            of_std = th.full_like(self._std, entropy_gradient) / self._std + of_std
+        if entropy_gradient is not None:
+            of_std = entropy_gradient / self._std + of_std
         of_std = of_std + of_variance.mul_(2 * self._std)
         self.log_std_gradient = of_std.sum(0) * self._std
         return (column / self._twice_variance).mul_(2 * self._deviations)

@@ -52,7 +52,6 @@ class Mlp:
         self._activations = [_ACTIVATIONS[type(module)] for module in modules[1::2]]
         self._output = (output.weight, output.bias)
         self._predict = predict
-        self._inputs: list[th.Tensor] = []
 
     @staticmethod
     def supports(hidden: Iterable[nn.Module]) -> bool:
@@ -70,27 +69,28 @@ class Mlp:
         """Weights and biases in the order of :meth:`backward`."""
         return [parameter for layer in (*self._layers, self._output) for parameter in layer]
 
-    def forward(self, features: th.Tensor) -> th.Tensor:
+    def forward(self, features: th.Tensor) -> tuple[th.Tensor, list[th.Tensor]]:
         """
-        :param features: shape (batch, in_features); kept for :meth:`backward`, as are the hidden layers
-        :return: shape (batch, out_features), without a graph
+        :param features: shape (batch, in_features)
+        :return: output, shape (batch, out_features), without a graph; and the input of every layer, which
+            :meth:`backward` asks for
         """
-        self._inputs = [features]
+        inputs = [features]
         for (weight, bias), activation in zip(self._layers, self._activations, strict=True):
-            features = activation.forward_(F.linear(features, weight, bias))
-            self._inputs.append(features)
-        return self._predict(features)
+            inputs.append(activation.forward_(F.linear(inputs[-1], weight, bias)))
+        return self._predict(inputs[-1]), inputs
 
-    def backward(self, gradient: th.Tensor, into: list[th.Tensor]) -> None:
+    def backward(self, gradient: th.Tensor, inputs: list[th.Tensor], into: list[th.Tensor]) -> None:
         """
-        Gradients of the last :meth:`forward`.
+        Gradients of one :meth:`forward`.
 
-        :param gradient: of the loss with respect to the output, shape (batch, out_features)
+        :param gradient: of the loss with respect to its output, shape (batch, out_features)
+        :param inputs: of the layers, as it returned them
         :param into: tensors that are overwritten with the gradients of :attr:`parameters`
         """
         layers = [*self._layers, self._output]
         for index in reversed(range(len(layers))):
-            features = self._inputs[index]
+            features = inputs[index]
             th.mm(gradient.t(), features, out=into[2 * index])
             th.sum(gradient, 0, out=into[2 * index + 1])
             if index:

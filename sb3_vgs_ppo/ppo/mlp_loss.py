@@ -6,14 +6,12 @@ of this one. Here it is put together from the pieces whose gradients are derived
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch as th
 
 from sb3_vgs_ppo.ppo.gradients import PackedGradients
-from sb3_vgs_ppo.ppo.likelihood import GaussianLikelihood
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
 from sb3_vgs_ppo.ppo.minibatches import Minibatch
 from sb3_vgs_ppo.ppo.mlp_networks import MlpNetworks
@@ -21,6 +19,49 @@ from sb3_vgs_ppo.ppo.surrogate import clipped_surrogate_with_gradient, normalize
 
 if TYPE_CHECKING:
     from sb3_vgs_ppo.ppo.dppo import DistributionalPPO
+
+
+class Coefficients(NamedTuple):
+    """
+    Numbers of the loss that may change from one ``train()`` to the next.
+
+    :param clip_range: ε
+    :param vf_coef: 0-d
+    :param ent_coef: 0-d; None for 0, which spares the entropy's gradient
+    """
+
+    clip_range: float | th.Tensor
+    vf_coef: th.Tensor
+    ent_coef: th.Tensor | None
+
+    @classmethod
+    def of(cls, model: DistributionalPPO) -> Coefficients:
+        """:return: those of an algorithm that is set up, at this point of its training"""
+        like = next(model.policy.parameters())
+        # Filled where they are needed, which on an accelerator nothing waits for
+        ent_coef = like.new_full((), model.ent_coef) if model.ent_coef else None
+        clip_range = model.clip_range(model._current_progress_remaining)  # type: ignore[operator]
+        return cls(clip_range, like.new_full((), model.vf_coef), ent_coef)
+
+
+class Figures(NamedTuple):
+    """What is found out about a minibatch on the way to its gradient; losses are 0-d."""
+
+    loss: th.Tensor
+    policy_loss: th.Tensor
+    value_loss: th.Tensor
+    entropy_loss: th.Tensor
+    log_ratio: th.Tensor
+    predictions: th.Tensor
+
+    def enter(self, log: MinibatchLog, returns: th.Tensor) -> None:
+        """
+        :param log: takes all but the loss, which is entered where it is known to be used
+        :param returns: λ-returns that the predictions were compared with, (batch,)
+        """
+        log.add(policy_gradient_loss=self.policy_loss, value_loss=self.value_loss, entropy_loss=self.entropy_loss)
+        log.add_log_ratio(self.log_ratio)
+        log.add_predictions(self.predictions, returns)
 
 
 class MlpLoss:
@@ -32,9 +73,15 @@ class MlpLoss:
     """
 
     def __init__(self, model: DistributionalPPO, networks: MlpNetworks) -> None:
-        self._model = model
         self._networks = networks
-        self._clip_range = model.clip_range(model._current_progress_remaining)  # type: ignore[operator]
+        self._head = model.policy.value_net
+        self._normalize_advantage = model.normalize_advantage
+        self._coefficients = Coefficients.of(model)
+        self._gradients: Sequence[th.Tensor] = ()
+        index = {id(parameter): i for i, parameter in enumerate(model.policy.parameters())}
+        self._actor = [index[id(parameter)] for parameter in networks.actor.parameters]
+        self._critic = [index[id(parameter)] for parameter in networks.critic.parameters]
+        self._log_std = index.get(id(networks.log_std))
 
     @classmethod
     def of(cls, model: DistributionalPPO) -> MlpLoss | None:
@@ -47,8 +94,8 @@ class MlpLoss:
             return None
         parameters = list(model.policy.parameters())
         trained = {*map(id, networks.actor.parameters), *map(id, networks.critic.parameters)}
-        if isinstance(networks.likelihood, GaussianLikelihood):
-            trained.add(id(networks.likelihood.log_std))
+        if networks.log_std is not None:
+            trained.add(id(networks.log_std))
         plain = all(
             parameter.requires_grad and not parameter._backward_hooks and not parameter._post_accumulate_grad_hooks
             for parameter in parameters
@@ -58,13 +105,7 @@ class MlpLoss:
 
     def differentiate_into(self, gradients: PackedGradients) -> None:
         """:param gradients: of all parameters of the policy; overwritten by every backward pass"""
-        pairs = zip(gradients.parameters, gradients.present(), strict=True)
-        of = {id(parameter): gradient for parameter, gradient in pairs}
-        networks = self._networks
-        self._actor_gradients = [of[id(parameter)] for parameter in networks.actor.parameters]
-        self._critic_gradients = [of[id(parameter)] for parameter in networks.critic.parameters]
-        if isinstance(networks.likelihood, GaussianLikelihood):
-            self._log_std_gradient = of[id(networks.likelihood.log_std)]
+        self._gradients = gradients.present()
 
     @th.no_grad()
     def __call__(self, minibatch: Minibatch, log: MinibatchLog) -> tuple[th.Tensor, Callable[[], None]]:
@@ -73,32 +114,41 @@ class MlpLoss:
         :param log: takes the figures of the minibatch
         :return: 0-d loss, and a function that overwrites the gradients with its own
         """
-        model, networks = self._model, self._networks
-        features = networks.features(minibatch.observations)  # type: ignore[arg-type]  # Dict observations have others
-        log_prob = networks.likelihood.log_prob(networks.actor.forward(features), minibatch.actions)
-        predictions = networks.critic.forward(features)
-        log_ratio = log_prob - minibatch.old_log_prob
-        advantages = normalized(minibatch.advantages) if model.normalize_advantage else minibatch.advantages
-        policy_loss, of_log_prob = clipped_surrogate_with_gradient(log_ratio, advantages, self._clip_range)
-        head = model.policy.value_net
-        value_loss, of_predictions = head.loss_with_gradient(predictions, minibatch.returns, model.vf_coef)
-        entropy_loss = -networks.likelihood.mean_entropy()
-        loss = policy_loss.add(entropy_loss, alpha=model.ent_coef).add_(value_loss, alpha=model.vf_coef)
-        log.add(policy_gradient_loss=policy_loss, value_loss=value_loss, entropy_loss=entropy_loss)
-        log.add_log_ratio(log_ratio)
-        log.add_predictions(predictions, minibatch.returns)
+        figures, backward = self.evaluate(minibatch, self._coefficients)
+        figures.enter(log, minibatch.returns)
+        return figures.loss, lambda: backward(self._gradients)
 
-        def backward() -> None:
-            self._backward(of_log_prob, of_predictions)
-
-        return loss, backward
-
-    @th.no_grad()
-    def _backward(self, of_log_prob: th.Tensor, of_predictions: th.Tensor) -> None:
+    def evaluate(
+        self, minibatch: Minibatch, coefficients: Coefficients
+    ) -> tuple[Figures, Callable[[Sequence[th.Tensor]], None]]:
+        """
+        :param minibatch: as above
+        :param coefficients: of the loss
+        :return: figures, and a function that overwrites tensors, given in the order of the policy's parameters, with
+            the gradient of the loss
+        """
         networks = self._networks
-        # Rounded as the backward pass of the mean entropy does
-        per_sample = float(-np.float32(self._model.ent_coef) / np.float32(len(of_log_prob)))
-        networks.actor.backward(networks.likelihood.backward(of_log_prob, per_sample), self._actor_gradients)
-        networks.critic.backward(of_predictions, self._critic_gradients)
-        if isinstance(networks.likelihood, GaussianLikelihood):
-            self._log_std_gradient.copy_(networks.likelihood.log_std_gradient)
+        clip_range, vf_coef, ent_coef = coefficients
+        features = networks.features(minibatch.observations)  # type: ignore[arg-type]  # Dict observations have others
+        outputs, actor_inputs = networks.actor.forward(features)
+        likelihood = networks.likelihood(outputs)
+        log_ratio = likelihood.log_prob(minibatch.actions) - minibatch.old_log_prob
+        predictions, critic_inputs = networks.critic.forward(features)
+        advantages = normalized(minibatch.advantages) if self._normalize_advantage else minibatch.advantages
+        policy_loss, of_log_prob = clipped_surrogate_with_gradient(log_ratio, advantages, clip_range)
+        value_loss, of_predictions = self._head.loss_with_gradient(predictions, minibatch.returns, vf_coef)
+        entropy_loss = -likelihood.mean_entropy()
+        loss = policy_loss.addcmul(vf_coef, value_loss)
+        if ent_coef is not None:
+            loss.addcmul_(ent_coef, entropy_loss)
+
+        @th.no_grad()
+        def backward(into: Sequence[th.Tensor]) -> None:
+            of_entropy = None if ent_coef is None else -ent_coef / len(of_log_prob)
+            of_outputs = likelihood.backward(of_log_prob, of_entropy)
+            networks.actor.backward(of_outputs, actor_inputs, [into[i] for i in self._actor])
+            networks.critic.backward(of_predictions, critic_inputs, [into[i] for i in self._critic])
+            if self._log_std is not None and likelihood.log_std_gradient is not None:
+                into[self._log_std].copy_(likelihood.log_std_gradient)
+
+        return Figures(loss, policy_loss, value_loss, entropy_loss, log_ratio, predictions), backward

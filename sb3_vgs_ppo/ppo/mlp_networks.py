@@ -39,11 +39,9 @@ class MlpNetworks:
         action_net: nn.Linear = policy.action_net  # type: ignore[assignment]  # a module, as SB3 declares it
         self.actor = Mlp(extractor.policy_net, action_net, action_net.forward)
         self.critic = Mlp(extractor.value_net, value_net, value_net.predict)
-        self.likelihood: Likelihood
+        self.log_std: th.Tensor | None = None
         if isinstance(policy.action_dist, DiagGaussianDistribution):
-            self.likelihood = GaussianLikelihood(policy.log_std)
-        else:
-            self.likelihood = CategoricalLikelihood()
+            self.log_std = policy.log_std
 
     @classmethod
     def of(cls, policy: DistributionalActorCriticPolicy) -> MlpNetworks | None:
@@ -77,6 +75,13 @@ class MlpNetworks:
         :return: (batch, in_features), float32
         """
         return observations.float().flatten(1)
+
+    def likelihood(self, outputs: th.Tensor) -> Likelihood:
+        """
+        :param outputs: of the actor, (batch, k)
+        :return: the distributions of actions that they stand for
+        """
+        return CategoricalLikelihood(outputs) if self.log_std is None else GaussianLikelihood(outputs, self.log_std)
 
 
 def overridden(instance: object, base: type, names: Iterable[str]) -> bool:

@@ -164,8 +164,9 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
         if networks is None or th.is_grad_enabled():
             return super().forward(obs, deterministic)  # type: ignore[arg-type]  # SB3 forgets Dict observations
         features = networks.features(obs)  # type: ignore[arg-type]  # Dict observations have no such networks
-        predictions = networks.critic.forward(features)
-        actions, log_prob = networks.likelihood.sample(networks.actor.forward(features), deterministic)
+        predictions, _ = networks.critic.forward(features)
+        outputs, _ = networks.actor.forward(features)
+        actions, log_prob = networks.likelihood(outputs).sample(deterministic)
         actions = actions.reshape((-1, *self.action_space.shape))  # type: ignore[misc]
         return actions, self.value_net.mean(predictions), log_prob
 

@@ -34,7 +34,7 @@ def clipped_surrogate(log_ratio: th.Tensor, advantages: th.Tensor, clip_range: f
 
 
 def clipped_surrogate_with_gradient(
-    log_ratio: th.Tensor, advantages: th.Tensor, clip_range: float
+    log_ratio: th.Tensor, advantages: th.Tensor, clip_range: float | th.Tensor
 ) -> tuple[th.Tensor, th.Tensor]:
     """
     :func:`clipped_surrogate` and its gradient, equal bit for bit to autograd's, which is not involved.
