@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from sb3_vgs_ppo.distributional.calibration import (
+    LEVELS,
+    Coverage,
+    RealisedReturns,
+    coverage_table,
+    discounted_returns,
+)
 from sb3_vgs_ppo.distributional.heads import CategoricalHead, QuantileHead, ScalarHead, ValueHead, make_value_head
 from sb3_vgs_ppo.distributional.quantile import quantile_crossing, quantile_huber_loss, quantile_midpoints
 from sb3_vgs_ppo.distributional.rollout import rollout_distributions
@@ -9,15 +16,20 @@ from sb3_vgs_ppo.distributional.support import LinearSupport, Support, SymexpSup
 from sb3_vgs_ppo.distributional.value_distribution import Prediction, ValueDistribution
 
 __all__ = [
+    "LEVELS",
     "CategoricalHead",
+    "Coverage",
     "LinearSupport",
     "Prediction",
     "QuantileHead",
+    "RealisedReturns",
     "ScalarHead",
     "Support",
     "SymexpSupport",
     "ValueDistribution",
     "ValueHead",
+    "coverage_table",
+    "discounted_returns",
     "hl_gauss",
     "make_support",
     "make_value_head",

@@ -8,6 +8,7 @@ Galichon, "Quantile and Probability Curves Without Crossing", Econometrica 2010,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -74,6 +75,17 @@ class ValueDistribution:
         :return: the distributions there
         """
         return ValueDistribution(self.atoms[index], self.probabilities[index], self.tail)
+
+    @staticmethod
+    def concatenate(parts: Sequence[ValueDistribution]) -> ValueDistribution:
+        """
+        :param parts: of one critic, batch shapes (n, ...)
+        :return: all of them, in a batch of the sum of the n
+        """
+        atoms, probabilities = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("atoms", "probabilities")
+        )
+        return ValueDistribution(atoms, probabilities, parts[0].tail)
 
     def reshape(self, *shape: int) -> ValueDistribution:
         """

@@ -152,6 +152,7 @@ def test_parts_of_a_batch() -> None:
     assert grid.quantile([0.125, 0.875]).shape == (2, 3, 2)
     assert grid.cdf(np.full((2, 3), 5.0)).tolist() == [[1.0, 0.375, 0.0], [0.0] * 3]
     assert grid[1, 2].cvar(0.25) == 20.0
+    assert ValueDistribution.concatenate([grid, grid[:1]]).mean[2].tolist() == [1.5, 5.5, 9.5]
 
 
 @pytest.mark.parametrize("alpha", [0.0, -0.1, 1.1, float("nan")])
