@@ -12,6 +12,7 @@ import sb3_vgs_ppo
 PACKAGE = Path(sb3_vgs_ppo.__file__).parent
 LAYERS = {
     "errors": 0,
+    "glossary": 0,
     "_alarms": 0,
     "_types": 0,
     "_files": 0,
