@@ -116,7 +116,7 @@ class ValueDistribution:
         if not ((levels >= 0) & (levels <= 1)).all():
             raise UserInputError(f"level {level!r}; remedy: cumulative probabilities from 0 to 1")
         at = np.broadcast_to(levels.clip(self.tail, 1 - self.tail).reshape(-1), (*self.shape, levels.size))
-        return _polygon(at, self._middles, self.atoms).reshape(*self.shape, *levels.shape)
+        return _polygon(at, self._middles, self.atoms).reshape((*self.shape, *levels.shape))
 
     def cdf(self, value: npt.ArrayLike) -> Array:
         """

@@ -68,6 +68,7 @@ def test_quantiles_are_the_heads_outputs_at_the_midpoints_and_linear_between() -
     assert QUANTILES.quantile([0.125, 0.375, 0.625, 0.875])[0].tolist() == [1.0, 2.0, 3.0, 4.0]
     assert QUANTILES.quantile(0.25).tolist() == [1.5, 0.0]
     assert QUANTILES.quantile([[0.0, 0.75], [1.0, 0.5]])[0].tolist() == [[1.0, 3.5], [4.0, 2.5]]
+    assert WEIGHTED.quantile(0.15) == pytest.approx(-5.0)
     # Middles of the atoms' probabilities: 0.05, 0.25, 0.7
     assert WEIGHTED.quantile([0.05, 0.15, 0.25, 0.7, 0.9]).tolist() == pytest.approx([-10.0, -5.0, 0.0, 20.0, 20.0])
 
