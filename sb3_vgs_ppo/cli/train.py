@@ -19,6 +19,7 @@ from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.runs.config_file import config_from_mapping, over_preset, read_config_file
 
 if TYPE_CHECKING:
+    from sb3_vgs_ppo.runs.folder import RunFolder
     from sb3_vgs_ppo.runs.training import TrainingResult
 
 
@@ -86,10 +87,16 @@ def _print_finished(result: TrainingResult) -> None:
         f"Final evaluation: {result.final_evaluation}\n"
         f"Run folder: {folder.path}\n"
         f"  {folder.curve.name}: learning curve\n"
+        f"{_calibration_line(folder)}"
         f"  {folder.final_model.name}: the final agent; {folder.best_model.name}: the best at an evaluation\n"
         f"TensorBoard: {program('tensorboard')} --logdir {shlex.quote(str(folder.path))}\n"
         f"Next: {program('sb3-vgs-ppo')} inspect {shlex.quote(str(folder.path))}"
     )
+
+
+def _calibration_line(folder: RunFolder) -> str:
+    figure = folder.calibration_figure
+    return f"  {figure.name}: predicted against realised returns\n" if figure.exists() else ""
 
 
 def _print_stopped(result: TrainingResult) -> None:

@@ -92,6 +92,14 @@ class RunFolder:
     def curve(self) -> Path:
         return self.path / "curve.png"
 
+    @property
+    def calibration(self) -> Path:
+        return self.path / "calibration.csv"
+
+    @property
+    def calibration_figure(self) -> Path:
+        return self.path / "calibration.png"
+
     def write_status(self, status: RunStatus) -> None:
         """Write ``status.json`` with the time of now; a reader finds the old one or the new one."""
         write_json(self.status, {**asdict(status), "updated": datetime.now(timezone.utc).isoformat(timespec="seconds")})

@@ -21,9 +21,12 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vgs_ppo.callbacks import PlasticityCallback
 from sb3_vgs_ppo.change import make_change_callback
+from sb3_vgs_ppo.distributional import coverage_table
 from sb3_vgs_ppo.errors import RunFolderError, TrainingDiverged
 from sb3_vgs_ppo.ppo import DistributionalPPO
 from sb3_vgs_ppo.runs.algorithm import build_model, gamma_of, resolve
+from sb3_vgs_ppo.runs.calibration import play_for_calibration, write_calibration
+from sb3_vgs_ppo.runs.calibration_figure import draw_calibration
 from sb3_vgs_ppo.runs.checkpointing import list_checkpoints, save_checkpoint
 from sb3_vgs_ppo.runs.config import TrainConfig, check_config
 from sb3_vgs_ppo.runs.env_state import end_unless_exact
@@ -51,6 +54,7 @@ from sb3_vgs_ppo.studies.episodes import read_episodes
 FINAL_EVALUATION_EPISODES = 20
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 FINAL_EVALUATION_NUMBER = 0  # those during training count from 1
+CALIBRATION_NUMBER = 2**32 - 1  # which no evaluation reaches
 
 
 @dataclass(frozen=True)
@@ -264,6 +268,7 @@ class Run:
             return replace(result, signal_number=self.stop.signal_number)
         final = self._play(FINAL_EVALUATION_EPISODES, FINAL_EVALUATION_NUMBER)
         model.save(folder.final_model)
+        self._calibrate(title)
         summary = {
             "final_mean_reward": final.mean_reward,
             "final_std_reward": final.std_reward,
@@ -273,6 +278,23 @@ class Run:
         }
         self._write_status("finished", summary=summary)  # written last: whoever reads it finds everything else
         return replace(result, final_evaluation=final)
+
+    def _calibrate(self, title: str) -> None:
+        """Compare predicted with realised returns. A scalar critic predicts nothing that could be covered."""
+        config, model = self.config, self.model
+        if model.policy.value_head == "scalar":
+            return
+        realised = play_for_calibration(
+            model,
+            config.env_id,
+            config.n_envs,
+            evaluation_seed(config.seed, CALIBRATION_NUMBER),
+            env_kwargs=config.env_kwargs,
+            phase=evaluation_phase(config, model.num_timesteps),
+        )
+        table = coverage_table(realised)
+        write_calibration(self.folder.calibration, table, realised)
+        draw_calibration(self.folder.calibration_figure, title, realised, table)
 
     def _write_status(self, state: RunState, cause: str | None = None, summary: dict[str, Any] | None = None) -> None:
         status = RunStatus(state, self.model.num_timesteps, self.config.total_timesteps, cause, summary)

@@ -63,6 +63,8 @@ def test_the_folder_holds_what_is_promised(finished: tuple[RunFolder, str]) -> N
     assert names - events == {
         ".lock",
         "best_model.zip",
+        "calibration.csv",
+        "calibration.png",
         "checkpoints/384.zip",
         "checkpoints/512.zip",
         "config.json",
@@ -74,7 +76,8 @@ def test_the_folder_holds_what_is_promised(finished: tuple[RunFolder, str]) -> N
         "progress.csv",
         "status.json",
     }
-    assert folder.curve.read_bytes().startswith(b"\x89PNG")
+    for figure in (folder.curve, folder.calibration_figure):
+        assert figure.read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_is_printed_is_what_is_written(finished: tuple[RunFolder, str]) -> None:
@@ -91,6 +94,7 @@ def test_what_is_printed_is_what_is_written(finished: tuple[RunFolder, str]) -> 
     assert lines[3].startswith(f"Finished: 512 steps, {len(ended)} episodes, ")
     assert lines[3].endswith(f"{summary['steps_per_second']:,.0f} steps/s")
     assert f"Run folder: {folder.path}" in lines
+    assert "  calibration.png: predicted against realised returns" in lines
     assert lines[-1] == f"Next: {program('sb3-vgs-ppo')} inspect {folder.path}"
 
 

@@ -17,7 +17,7 @@ import pytest
 from sb3_vgs_ppo import _files
 from sb3_vgs_ppo.errors import CheckpointError, RunFolderError, UserInputError
 from sb3_vgs_ppo.ppo import DistributionalPPO
-from sb3_vgs_ppo.runs import training
+from sb3_vgs_ppo.runs import calibration, training
 from sb3_vgs_ppo.runs.checkpointing import list_checkpoints
 from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.runs.folder import RunFolder, existing_run_folder
@@ -64,6 +64,8 @@ class KilledAt(Display):
 def _leave_out_what_takes_long(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(training, "FINAL_EVALUATION_EPISODES", 2)
     patch.setattr(training, "draw_curve", lambda *arguments: None)
+    patch.setattr(training, "draw_calibration", lambda *arguments: None)
+    patch.setattr(calibration, "STEPS", 40)
 
 
 @pytest.fixture(autouse=True)

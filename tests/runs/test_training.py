@@ -110,6 +110,15 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(short_config: Con
     assert progress_of(first.folder.path) == progress_of(second.folder.path) != progress_of(other.folder.path)
     assert first.folder.evaluations.read_text() == second.folder.evaluations.read_text()
     assert first.final_evaluation == second.final_evaluation != other.final_evaluation
+    tables = [run.folder.calibration.read_text() for run in (first, second, other)]
+    assert tables[0] == tables[1] != tables[2]
+
+
+def test_a_scalar_critic_has_nothing_to_calibrate(short_config: Configure) -> None:
+    folder = train(short_config(value_head="scalar", total_timesteps=128, eval_every=0)).folder
+    assert folder.read_status().state == "finished"
+    assert not folder.calibration.exists()
+    assert not folder.calibration_figure.exists()
 
 
 def test_evaluations_can_be_repeated_from_what_was_saved(short_config: Configure, tmp_path: Path) -> None:

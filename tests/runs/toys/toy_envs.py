@@ -45,6 +45,33 @@ class Toy(gym.Env[Any, Any]):
         return self._observe(), reward, self.steps % 8 == 0, False, {}
 
 
+class Wage(gym.Env[Any, Any]):
+    """
+    A reward of 1 per step and a last one with noise.
+
+    :param length: steps of an episode
+    :param noise: standard deviation of what is added to the last reward
+    :param cut: the episode is cut off after its last step, and not over
+    """
+
+    observation_space = VECTOR
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, length: int = 4, noise: float = 0.0, cut: bool = False) -> None:
+        self.length, self.noise, self.cut = length, noise, cut
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        is_last = self.steps == self.length
+        reward = 1.0 + is_last * self.noise * self.np_random.normal()
+        return np.zeros(3, np.float32), reward, is_last and not self.cut, is_last and self.cut, {}
+
+
 class NeedsArgument(gym.Env[Any, Any]):
     """Cannot be made from its id alone."""
 
@@ -90,6 +117,7 @@ for name, space in {
     gym.register(f"Toy{name}-v0", Toy, kwargs={"space": space})
 for fault in ("nan", "crash"):
     gym.register(f"Toy{fault.title()}-v0", Toy, kwargs={"space": VECTOR, "fault": fault})
+gym.register("ToyWage-v0", Wage)
 gym.register("ToyNeedsArgument-v0", NeedsArgument)
 gym.register("ToyUnboundedActions-v0", UnboundedActions)
 gym.register("ToyGatedCartPole-v0", GatedCartPole, max_episode_steps=500)
