@@ -40,6 +40,9 @@ COMMANDS = {
     "diagnose": Command("sb3_vgs_ppo.cli.diagnose", "feed known gradients to every VGS version, and print verdicts"),
     "benchmark": Command("sb3_vgs_ppo.cli.benchmark", "measure speed beside SB3's PPO, side by side"),
     "retrain": Command("sb3_vgs_ppo.cli.retrain", "train a legacy agent anew under the fixed VGS, draw both curves"),
+    "search": Command(
+        "sb3_vgs_ppo.cli.search", "try options of train for families of agents, and keep the best of each"
+    ),
     "report": Command("sb3_vgs_ppo.cli.report", "show what a study's learning curves say: a page, figures and tables"),
     "inspect": Command("sb3_vgs_ppo.cli.inspect", "show what a checkpoint or a run folder holds, without running it"),
     "migrate": Command("sb3_vgs_ppo.cli.migrate", "write a checkpoint from one of an older version, or from SB3's"),

@@ -25,6 +25,7 @@ from sb3_vgs_ppo.studies.study_file import make_study
 SCHEMA = 1
 MANIFEST = "study.json"
 MARK = "done.json"
+LOCK = ".lock"
 RESULT_FILES = ("config.json", "status.json", "progress.csv", "evaluations.csv", ALARMS_FILE, "monitor/*.monitor.csv")
 """What statistics are computed from; the mark holds their digests. Checkpoints are not among them: they may go."""
 
@@ -125,18 +126,8 @@ class StudyStore:
 
         :raises StudyError: another one runs it, or the folder cannot be written
         """
-        try:
-            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise StudyError(f"{self.path} cannot be written: {error.strerror}; remedy: make it writable") from None
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StudyError(f"{self.path} is run by another process; remedy: wait until it ends") from None
+        with lock_folder(self.path):
             yield
-        finally:
-            os.close(descriptor)  # which frees the lock, as the end of the process would
 
     def folder(self, cell: Cell) -> Path:
         """:return: run folder of a cell"""
@@ -200,6 +191,27 @@ class StudyStore:
         )
         write_json(folder / MARK, {"schema": SCHEMA, "cell": asdict(cell), "completion": asdict(completion)})
         return completion
+
+
+@contextmanager
+def lock_folder(path: Path) -> Iterator[None]:
+    """
+    Hold the folder of a study or a search until the block ends.
+
+    :raises StudyError: another process holds it, or it cannot be written
+    """
+    try:
+        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StudyError(f"{path} cannot be written: {error.strerror}; remedy: make it writable") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StudyError(f"{path} is run by another process; remedy: wait until it ends") from None
+        yield
+    finally:
+        os.close(descriptor)  # which frees the lock, as the end of the process would
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:

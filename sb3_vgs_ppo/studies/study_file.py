@@ -63,7 +63,7 @@ def make_study(values: Mapping[str, Any]) -> Study:
         the variant whose options they start from, and only ``env_ids`` and ``variants`` must be there
     :raises StudyError: an unknown name, a value of the wrong kind, or no study that can be run
     """
-    _refuse_unknown("study", values, _READERS)
+    refuse_unknown("study", values, _READERS)
     for name in ("env_ids", "variants"):
         if not values.get(name):
             raise StudyError(f"a study without {name}; remedy: name at least one")
@@ -86,14 +86,18 @@ def _text(where: str, value: Any) -> str:
 
 def _seeds(where: str, value: Any) -> tuple[int, ...]:
     if isinstance(value, (list, tuple)):
-        return tuple(_whole_number(where, seed) for seed in value)
-    number = _whole_number(where, value)
+        return tuple(whole_number(where, seed) for seed in value)
+    number = whole_number(where, value)
     if number < 1:
         raise StudyError(f"{where}: {number}; remedy: the number of seeds, at least 1, or a list of seeds")
     return tuple(range(number))
 
 
-def _whole_number(where: str, value: Any) -> int:
+def whole_number(where: str, value: Any) -> int:
+    """
+    :param where: what the value stands at, for the message
+    :raises StudyError: it is not a whole number
+    """
     try:
         return as_whole_number(value)
     except ValueError as error:
@@ -114,7 +118,7 @@ def _variant(values: Mapping[str, Any]) -> Variant:
         raise StudyError(f"variants: {dict(values)} has no name; remedy: name: …")
     name = _text("variants: name", values["name"])
     where = f"variant {name!r}"
-    _refuse_unknown(where, values, _KEYS_OF_A_VARIANT)
+    refuse_unknown(where, values, _KEYS_OF_A_VARIANT)
     options = _options(f"{where}: options", values.get("options", {}))
     if "base" in values:
         base = variants_from_words([_text(f"{where}: base", values["base"])])
@@ -126,7 +130,7 @@ def _variant(values: Mapping[str, Any]) -> Variant:
         name,
         options,
         continue_from=None if source is None else _text(f"{where}: continue_from", source),
-        from_step=None if step is None else _whole_number(f"{where}: from_step", step),
+        from_step=None if step is None else whole_number(f"{where}: from_step", step),
     )
 
 
@@ -135,7 +139,7 @@ def _environments(where: str, value: Any) -> dict[str, dict[str, Any]]:
     for env_id, values in _mapping(where, value).items():
         options = _options(f"{where}: {env_id}", values)
         if "total_timesteps" in options:
-            steps = _whole_number(f"{where}: {env_id}: total_timesteps", options["total_timesteps"])
+            steps = whole_number(f"{where}: {env_id}: total_timesteps", options["total_timesteps"])
             options["total_timesteps"] = steps
         environments[env_id] = options
     return environments
@@ -170,7 +174,11 @@ def _mapping(where: str, value: Any) -> dict[str, Any]:
     return {_text(where, name): entry for name, entry in value.items()}
 
 
-def _refuse_unknown(where: str, values: Iterable[Any], known: Iterable[str]) -> None:
+def refuse_unknown(where: str, values: Iterable[Any], known: Iterable[str]) -> None:
+    """
+    :param where: what the names stand in, for the message
+    :raises StudyError: a name is not among the known ones
+    """
     for name in values:
         if name not in known:
             raise StudyError(f"{where}: unknown key {name!r}; {did_you_mean(str(name), known)}")
@@ -180,7 +188,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "env_ids": _names,
     "variants": _variants,
     "seeds": _seeds,
-    "total_timesteps": _whole_number,
+    "total_timesteps": whole_number,
     "baseline": _text,
     "options": _options,
     "environments": _environments,
