@@ -43,9 +43,15 @@ def draw_calibration(path: Path, title: str, realised: RealisedReturns, table: S
 
 def _draw_coverage(axes: Axes, rows: Sequence[Coverage]) -> None:
     levels = [row.level for row in rows]
-    axes.plot([0, 1], [0, 1], color="0.4", lw=1, ls="--", label="right")
+    axes.plot([0, 1], [0, 1], color="0.4", lw=1, ls="--", label="calibrated")
     axes.fill_between(
-        levels, [row.low for row in rows], [row.high for row in rows], color=_REALISED, alpha=0.2, lw=0, label="95 %"
+        levels,
+        [row.low for row in rows],
+        [row.high for row in rows],
+        color=_REALISED,
+        alpha=0.2,
+        lw=0,
+        label="95 % interval",
     )
     axes.plot(levels, [row.coverage for row in rows], "o-", color=_REALISED, ms=4, lw=1.4, label="this critic")
     axes.set(

@@ -38,6 +38,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 def tables(folder: Path) -> dict[str, list[dict[str, str]]]:
     """:return: rows of every CSV file, without what a clock has written; each step once"""
     files = {"progress.csv": 0, "evaluations.csv": 0}
+    files |= {path.name: 0 for path in folder.glob("calibration.csv")}  # a scalar critic has none
     files |= {path.relative_to(folder).as_posix(): 1 for path in folder.glob("monitor/*.csv")}
     rows = {}
     for name, n_comments in files.items():
