@@ -16,8 +16,8 @@ Anything that does not depend on the action may be added. What makes the expecta
     A(s, a) = q_α − (q_α − G)₊ / α − CVaR_α(Z)                                                              (3)
 
 and this is the advantage here, with the λ-return for G, and q_α and CVaR_α those of the predicted Z(s). For α = 1 it is
-G − E[Z], which is the generalised advantage estimate itself: the mean is the limit of the family. A wrong q_α costs
-tightness and not soundness, since by (1) every ν gives a lower bound of the CVaR, whose gradient this then is.
+G − E[Z], which is the generalised advantage estimate itself: the mean is the limit of the family. With another ν in
+the place of q_α it is, by (1), the gradient of a lower bound of the CVaR, the looser the further ν is off.
 
 CVaR_α(Z(s)) in the place of the value, in generalised advantages of r + γ CVaR' − CVaR, does not do it: in the last
 step of an episode only r depends on the action, and the arm of a bandit with the larger mean wins, whatever its tail.
