@@ -77,13 +77,13 @@ def test_a_right_critic_is_found_right_also_where_episodes_are_cut_off(
     cut: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Episodes of one step. Over: the return is 1 + N(0, 1). Cut off, with γ = ½: N(m, s²) is right for all states if it
-    is 1 + N(0, 1) + ½ N(m, s²), so m = 2 and s² = 4 / 3.
+    Episodes of one step. Over: the return is 1 + N(0, 1). Cut off, with γ = 0.9: N(m, s²) is right for all states if
+    it is 1 + N(0, 1) + 0.9 N(m, s²), so m = 10 and s² = 1 / 0.19.
     """
     monkeypatch.setattr(calibration, "EPISODES", 1200)
     levels = (np.arange(200) + 0.5) / 200
-    mean, std = (2.0, (4 / 3) ** 0.5) if cut else (1.0, 1.0)
-    model = agent(make_vec_env(WAGE), stats.norm.ppf(levels, mean, std).tolist(), gamma=0.5)
+    mean, std = (10.0, 0.19**-0.5) if cut else (1.0, 1.0)
+    model = agent(make_vec_env(WAGE), stats.norm.ppf(levels, mean, std).tolist(), gamma=0.9)
     realised = play_for_calibration(model, WAGE, 4, seed=3, env_kwargs={"length": 1, "noise": 1.0, "cut": cut})
     table = coverage_table(realised)
     assert [row.coverage for row in table] == pytest.approx([row.level for row in table], abs=0.045)
