@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,6 @@ from sb3_vgs_ppo.errors import UserInputError, VGSMigrationWarning
 from sb3_vgs_ppo.ppo import DistributionalPPO
 from sb3_vgs_ppo.scaling import attach, attachment_of
 
-DOCS = Path(__file__).parents[2] / "docs"
 EARLY: dict[str, Any] = {"warmup_steps": 3, "alpha": 10.0}
 """Settings with which gradients are scaled from the fourth step on."""
 
@@ -327,14 +325,3 @@ def test_an_algorithm_without_gradients_is_refused() -> None:
     model = contrib.ARS("LinearPolicy", make_vec_env("CartPole-v1"), n_delta=1)
     with pytest.raises(UserInputError, match="ARS has no optimizer of a network; remedy: an algorithm that learns"):
         model.learn(16, VGSCallback())
-
-
-@pytest.mark.slow
-def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "vgs.md").read_text(), re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    names: list[dict[str, Any]] = [{} for _ in blocks]
-    for block, scope in zip(blocks, names, strict=True):
-        exec(block, scope)
-    assert names[0]["model"].critic.optimizer.param_groups[0]["vgs"]["step_count"] == 300  # learning starts at 100
-    assert names[1]["attached"].vgs.get_scaling_factor() < 1.0
