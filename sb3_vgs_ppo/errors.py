@@ -58,5 +58,9 @@ class TrainingDiverged(VgsPpoError, RuntimeError):  # noqa: N818 - the name says
         return type(self), (self.tensors, self.n_updates, self.num_timesteps, self.rollout)
 
 
+class TrackingWarning(UserWarning):
+    """Part of a run may be missing in a tracker; the run folder has it."""
+
+
 class VGSMigrationWarning(UserWarning):
     """A VGS state of another version was loaded: what it measured does not carry over."""

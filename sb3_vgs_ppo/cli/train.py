@@ -89,7 +89,7 @@ def _print_finished(result: TrainingResult) -> None:
         f"  {folder.curve.name}: learning curve\n"
         f"{_calibration_line(folder)}"
         f"  {folder.final_model.name}: the final agent; {folder.best_model.name}: the best at an evaluation\n"
-        f"TensorBoard: {program('tensorboard')} --logdir {shlex.quote(str(folder.path))}\n"
+        f"{_tracker_lines(result)}"
         f"Next: {program('sb3-vgs-ppo')} inspect {shlex.quote(str(folder.path))}"
     )
 
@@ -97,6 +97,15 @@ def _print_finished(result: TrainingResult) -> None:
 def _calibration_line(folder: RunFolder) -> str:
     figure = folder.calibration_figure
     return f"  {figure.name}: predicted against realised returns\n" if figure.exists() else ""
+
+
+def _tracker_lines(result: TrainingResult) -> str:
+    """:return: per tracker, the address of the run or the command that shows it"""
+    shown = {
+        title: words[0] if len(words) == 1 else f"{program(words[0])} {shlex.join(words[1:])}"
+        for title, words in result.shown_by.items()
+    }
+    return "".join(f"{title}: {how}\n" for title, how in shown.items())
 
 
 def _print_stopped(result: TrainingResult) -> None:

@@ -60,6 +60,10 @@ class TrainConfig:
     """Arguments of the test for a change and of the responses, as '{"alpha": 0.01}'."""
     plasticity_metrics: bool = True
     """Log plasticity/...: dormant units, effective rank, size of weights, certainty of the policy."""
+    track: str = "tensorboard"
+    """Where the curves go besides the run folder: tensorboard, wandb and mlflow joined by commas, or none."""
+    track_project: str | None = None
+    """W&B project and MLflow experiment; WANDB_PROJECT, MLFLOW_EXPERIMENT_NAME or sb3-vgs-ppo if not given."""
     run_dir: str | None = None
     """Folder of the run, new or empty; runs/<environment>/<settings and time> if not given."""
     device: str = "auto"
@@ -107,6 +111,7 @@ def check_config(config: TrainConfig) -> None:
     check_device(config.device)
     _check_change(config)
     _check_risk_measure(config)
+    _check_track(config)
 
 
 def option(name: str) -> str:
@@ -131,6 +136,12 @@ def _check_risk_measure(config: TrainConfig) -> None:
     from sb3_vgs_ppo.ppo.risk import check_risk_measure
 
     check_risk_measure(config.risk_measure, config.value_head)
+
+
+def _check_track(config: TrainConfig) -> None:
+    from sb3_vgs_ppo.runs.tracking import tracker_names
+
+    tracker_names(config.track)
 
 
 def check_device(device: str) -> None:

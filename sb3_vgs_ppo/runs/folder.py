@@ -81,6 +81,10 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def tracking(self) -> Path:
+        return self.path / "tracking.json"
+
+    @property
     def best_model(self) -> Path:
         return self.path / "best_model.zip"
 

@@ -23,6 +23,7 @@ from sb3_vgs_ppo.runs.progress import Display
 from sb3_vgs_ppo.runs.record import add_resumption
 from sb3_vgs_ppo.runs.resume_state import RUN_STATE
 from sb3_vgs_ppo.runs.signals import StopRequest, stop_on_signals
+from sb3_vgs_ppo.runs.tracking import tracking
 from sb3_vgs_ppo.runs.training import Run, TrainingResult, training_env
 
 
@@ -119,9 +120,12 @@ def _continue(
 ) -> TrainingResult:
     with training_env(config, folder, append=usable.state is not None) as env:
         if usable.path is None or usable.state is None:
-            return Run(config, folder, build_model(config, env), display, stop).execute()
+            model = build_model(config, env)
+            with tracking(config, folder) as trackers:
+                return Run(config, folder, model, trackers, display, stop).execute()
         model = load_checkpoint(usable.path, env, device=config.device)
-        run = Run(config, folder, model, display, stop, usable.state.iteration)
-        with as_checkpoint_error(f"{usable.path}: {RUN_STATE}"):
-            usable.state.restore(model, run.change)
-        return run.execute()
+        with tracking(config, folder) as trackers:
+            run = Run(config, folder, model, trackers, display, stop, usable.state.iteration)
+            with as_checkpoint_error(f"{usable.path}: {RUN_STATE}"):
+                usable.state.restore(model, run.change)
+            return run.execute()

@@ -31,6 +31,7 @@ from sb3_vgs_ppo.runs.record import write_record
 from sb3_vgs_ppo.runs.resuming import on_device, read_config, resume
 from sb3_vgs_ppo.runs.retraining_figure import draw_comparison
 from sb3_vgs_ppo.runs.signals import stop_on_signals
+from sb3_vgs_ppo.runs.tracking import tracking
 from sb3_vgs_ppo.runs.training import FINAL_EVALUATION_EPISODES, Run, TrainingResult, train, training_env
 
 Name = TypeVar("Name", bound=str)
@@ -323,9 +324,10 @@ def train_from(
         model = load_checkpoint(checkpoint, env, device=config.device)
         model.set_random_seed(config.seed)
         model.num_timesteps = 0  # a new run, whose steps are counted from its start
-        run = Run(config, folder, model, display, stop)
-        write_record(folder, config, command, parent=str(parent))
-        return run.execute()
+        with tracking(config, folder) as trackers:
+            run = Run(config, folder, model, trackers, display, stop)
+            write_record(folder, config, command, parent=str(parent))
+            return run.execute()
 
 
 def _evaluate_old(source: Source) -> Evaluation:

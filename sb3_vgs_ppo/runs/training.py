@@ -7,15 +7,15 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -49,6 +49,7 @@ from sb3_vgs_ppo.runs.progress_csv import ProgressCsv
 from sb3_vgs_ppo.runs.record import write_record
 from sb3_vgs_ppo.runs.resume_state import ResumeState
 from sb3_vgs_ppo.runs.signals import StopRequest, stop_on_signals
+from sb3_vgs_ppo.runs.tracking import Tracker, tracking
 from sb3_vgs_ppo.studies.episodes import read_episodes
 
 FINAL_EVALUATION_EPISODES = 20
@@ -69,6 +70,7 @@ class TrainingResult:
     :param checkpoint: the last checkpoint
     :param final_evaluation: of the final agent; None if a signal stopped the run
     :param signal_number: the signal that stopped the run, None if it is finished
+    :param shown_by: command or address that shows the run, by the title of its tracker
     """
 
     folder: RunFolder
@@ -78,6 +80,7 @@ class TrainingResult:
     checkpoint: Path
     final_evaluation: Evaluation | None = None
     signal_number: int | None = None
+    shown_by: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def train(config: TrainConfig, *, display: Display | None = None, command: Sequence[str] = ()) -> TrainingResult:
@@ -98,9 +101,11 @@ def train(config: TrainConfig, *, display: Display | None = None, command: Seque
     check_environment(config.env_id, config.env_kwargs, config.n_envs)
     th.set_num_threads(config.torch_threads)
     with stop_on_signals() as stop, new_run_folder(run_dir) as folder, training_env(config, folder) as env:
-        run = Run(config, folder, build_model(config, env), display or Display(), stop)
-        write_record(folder, config, command)  # from here on, the folder is kept
-        return run.execute()
+        model = build_model(config, env)
+        with tracking(config, folder) as trackers:
+            run = Run(config, folder, model, trackers, display or Display(), stop)
+            write_record(folder, config, command)  # from here on, the folder is kept
+            return run.execute()
 
 
 @contextmanager
@@ -134,6 +139,7 @@ class Run:
     :param config: resolved options
     :param folder: folder that this process holds
     :param model: model with its environments
+    :param trackers: where its curves go besides ``progress.csv``
     :param display: what the user sees meanwhile
     :param stop: becomes true on a signal
     :param iteration: number of rollouts behind the model, whose files the folder holds
@@ -144,6 +150,7 @@ class Run:
         config: TrainConfig,
         folder: RunFolder,
         model: DistributionalPPO,
+        trackers: Sequence[Tracker],
         display: Display,
         stop: StopRequest,
         iteration: int = 0,
@@ -151,6 +158,7 @@ class Run:
         self.config = config
         self.folder = folder
         self.model = model
+        self.trackers = trackers
         self.display = display
         self.stop = stop
         self.iteration = iteration
@@ -158,7 +166,7 @@ class Run:
         self.best = best_evaluation(read_evaluations(folder.evaluations))
         self.progress = ProgressCsv(folder.progress)
         self.change = make_change_callback(config.on_change, config.change_kwargs, folder.changes)
-        formats: list[KVWriter] = [self.progress, TensorBoardOutputFormat(str(folder.path))]
+        formats: list[KVWriter] = [self.progress, *trackers]
         if config.verbose and not display.shows_bar:
             formats.append(HumanOutputFormat(sys.stdout))
         model.set_logger(Logger(str(folder.path), formats))
@@ -259,6 +267,7 @@ class Run:
             episodes=len(episodes),
             steps_per_second=(model.num_timesteps - self.first_step) / seconds,
             checkpoint=list_checkpoints(folder.checkpoints)[-1],
+            shown_by={tracker.title: tracker.shown_by for tracker in self.trackers},
         )
         setting = f"{config.value_head} critic, {config.optimizer}, VGS {config.vgs_version}, seed {config.seed}"
         title, alarms = f"{config.env_id}: {setting}", self.change.alarms if self.change else ()
