@@ -26,7 +26,13 @@ from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.checkpoint.faults import as_checkpoint_error
 from sb3_vgs_ppo.errors import CheckpointError
 from sb3_vgs_ppo.ppo.blueprint import Blueprint, Spaces
-from sb3_vgs_ppo.ppo.policies import CnnPolicy, DistributionalActorCriticPolicy, MlpPolicy, MultiInputPolicy
+from sb3_vgs_ppo.ppo.policies import (
+    CnnPolicy,
+    DistributionalActorCriticPolicy,
+    MlpPolicy,
+    MultiInputPolicy,
+    add_layer_norm,
+)
 
 _HEAD_ARGUMENTS = {
     name
@@ -157,6 +163,15 @@ def located(where: str) -> Iterator[None]:
 class _Skeleton(ActorCriticPolicy):
     """Tensors with shapes but without memory; SB3 moves networks to the policy's device."""
 
+    def __init__(self, *args: Any, layer_norm: bool, **kwargs: Any) -> None:
+        self.layer_norm = layer_norm
+        super().__init__(*args, **kwargs)
+
+    def _build_mlp_extractor(self) -> None:
+        super()._build_mlp_extractor()
+        if self.layer_norm:
+            add_layer_norm(self.mlp_extractor)
+
     @property
     def device(self) -> th.device:
         return th.device("meta")
@@ -180,6 +195,7 @@ def _skeleton(
         kwargs.get("features_extractor_class") or policy_class.default_features_extractor_class
     )
     kwargs["ortho_init"] = False
+    kwargs["layer_norm"] = bool(policy_kwargs.get("layer_norm"))
     with th.device("meta"):
         # On copies of the spaces: extractors draw a sample, and the model's own draw is to be the first.
         return _Skeleton(*copy.deepcopy(both), lambda _: 0.0, **kwargs).state_dict()

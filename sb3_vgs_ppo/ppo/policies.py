@@ -16,7 +16,13 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import (
+    BaseFeaturesExtractor,
+    CombinedExtractor,
+    FlattenExtractor,
+    MlpExtractor,
+    NatureCNN,
+)
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
@@ -25,6 +31,21 @@ from sb3_vgs_ppo.distributional import Prediction, ScalarHead, ValueDistribution
 from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.optim import AdaptiveUPGD
 from sb3_vgs_ppo.ppo.mlp_networks import MlpNetworks
+
+
+def add_layer_norm(extractor: MlpExtractor) -> None:
+    """
+    Normalize the outputs of every linear layer of actor and critic, before they reach their activation.
+
+    :param extractor: the hidden layers, as SB3 builds them
+    """
+    for name in ("policy_net", "value_net"):
+        layers: list[nn.Module] = []
+        for layer in getattr(extractor, name):
+            layers.append(layer)
+            if isinstance(layer, nn.Linear):
+                layers.append(nn.LayerNorm(layer.out_features, device=layer.weight.device))
+        setattr(extractor, name, nn.Sequential(*layers))
 
 
 class DistributionalActorCriticPolicy(ActorCriticPolicy):
@@ -42,6 +63,9 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
         below ``v_min`` and three above ``v_max``, so that returns at the borders are not biased
     :param v_min: smallest return that is represented; required by and only used with ``value_transform="none"``
     :param v_max: largest return that is represented, likewise
+    :param layer_norm: normalize the inputs of every activation of the hidden layers (Ba, Kiros & Hinton 2016), which
+        keeps units of long trainings from saturating (Lyle et al. 2023). False, as in SB3, by default; such
+        networks are trained through autograd, which takes about twice the time
     :param features_extractor_class: None takes the class that fits the observations of this policy
         (flatten, NatureCNN or CombinedExtractor)
     :param optimizer_class: :class:`AdaptiveUPGD` by default
@@ -74,6 +98,7 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
         optimizer_class: type[th.optim.Optimizer] = AdaptiveUPGD,
         optimizer_kwargs: dict[str, Any] | None = None,
         *,
+        layer_norm: bool = False,
         value_head: ValueHeadName = "quantile",
         n_quantiles: int | None = None,
         huber_kappa: float | None = None,
@@ -87,6 +112,7 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
                 f"optimizer_kwargs has lr={optimizer_kwargs['lr']!r}, which the learning-rate schedule would "
                 "overwrite; remedy: pass learning_rate to the algorithm instead"
             )
+        self.layer_norm = layer_norm  # before SB3 builds the networks
         super().__init__(
             observation_space,
             action_space,
@@ -119,6 +145,11 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
         self.value_head_kwargs = {name: value for name, value in options.items() if value is not None}
         self._replace_value_net(lr_schedule)
 
+    def _build_mlp_extractor(self) -> None:
+        super()._build_mlp_extractor()
+        if self.layer_norm:
+            add_layer_norm(self.mlp_extractor)
+
     def _replace_value_net(self, lr_schedule: Schedule) -> None:
         """Put the head in the place of SB3's ``value_net`` and let the optimizer know its parameters."""
         built = self.value_net
@@ -133,6 +164,7 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
         data.update(
+            layer_norm=self.layer_norm,
             value_head=self.value_head,
             share_features_extractor=self.share_features_extractor,  # SB3 leaves it out and rebuilds a shared one
             **self.value_head_kwargs,
