@@ -58,6 +58,10 @@ class TrainingDiverged(VgsPpoError, RuntimeError):  # noqa: N818 - the name says
         return type(self), (self.tensors, self.n_updates, self.num_timesteps, self.rollout)
 
 
+class CompileFallbackWarning(UserWarning):
+    """What was to be compiled runs uncompiled; the message says why."""
+
+
 class TrackingWarning(UserWarning):
     """Part of a run may be missing in a tracker; the run folder has it."""
 

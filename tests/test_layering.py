@@ -16,6 +16,7 @@ LAYERS = {
     "_alarms": 0,
     "_types": 0,
     "_files": 0,
+    "_compile": 0.5,  # between: it needs errors, and optim needs it
     "_flat": 0,
     "_hints": 0,
     "_values": 1,

@@ -241,7 +241,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         (_is_number, "a number"),
     ),
     "target_kl": (_or_none(_is_number), "a number or None"),
-    **dict.fromkeys(("normalize_advantage", "use_sde"), (_is_instance(bool, np.bool_), "true or false")),
+    **dict.fromkeys(("normalize_advantage", "use_sde", "compile"), (_is_instance(bool, np.bool_), "true or false")),
     **dict.fromkeys(("sde_sample_freq", "verbose"), (_is_instance(int, np.integer), "an integer")),
     "rollout_buffer_class": (_or_none(_is_rollout_buffer), "a class of rollout buffers or None"),
     **dict.fromkeys(("rollout_buffer_kwargs", "vgs_kwargs"), (_or_none(_is_instance(dict)), "an object or None")),

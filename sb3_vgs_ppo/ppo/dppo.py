@@ -31,6 +31,7 @@ from sb3_vgs_ppo._types import VgsPlacement
 from sb3_vgs_ppo.checkpoint import save_model_archive
 from sb3_vgs_ppo.distributional import ScalarHead, ValueDistribution
 from sb3_vgs_ppo.errors import TrainingDiverged, UserInputError
+from sb3_vgs_ppo.ppo.compiled import CompiledUpdate
 from sb3_vgs_ppo.ppo.gradients import Gradients, PackedGradients
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
 from sb3_vgs_ppo.ppo.minibatches import Minibatch, minibatches
@@ -72,6 +73,11 @@ class DistributionalPPO(PPO):
         of the worst share α of the returns, in every state by the distribution that the critic predicts there; see
         :mod:`sb3_vgs_ppo.ppo.risk`. It needs a distributional critic; that of quantiles then has ``huber_kappa=0``
         by default
+    :param compile: let ``torch.compile`` fuse loss and gradient of a minibatch, and the steps of UPGD and AdaptiveUPGD,
+        on a CPU. The first update takes up to a minute longer. It needs a C++ compiler and what the update without
+        autograd needs (``MlpPolicy``, Box or Discrete actions, no gSDE, no ``clip_range_vf``, nothing overridden);
+        otherwise one :class:`~sb3_vgs_ppo.errors.CompileFallbackWarning` says why it has no effect. Random numbers are
+        the same, and results up to rounding
     :raises UserInputError: (a ValueError) an argument that cannot be used, with its value and the remedy
     """
 
@@ -116,6 +122,7 @@ class DistributionalPPO(PPO):
         vgs_placement: VgsPlacement = "before_clip",
         max_nonfinite_updates: int = 10,
         risk_measure: str = "mean",
+        compile: bool = False,
     ) -> None:
         super().__init__(
             policy,
@@ -154,6 +161,8 @@ class DistributionalPPO(PPO):
         self.vgs_placement = vgs_placement
         self.max_nonfinite_updates = max_nonfinite_updates
         self.risk_measure = risk_measure
+        self.compile = compile
+        self._compiled_update = CompiledUpdate()
         self.vgs: VarianceGradientScaler | None = None
         self._nonfinite_in_a_row = 0
         if _init_setup_model:
@@ -245,13 +254,17 @@ class DistributionalPPO(PPO):
             the gradients are to be found
         """
         as_sb3 = self.vgs is None  # otherwise SB3 has nothing to be equal to
-        if not overridden(self, DistributionalPPO, ("_evaluate", "_policy_loss", "_value_loss")):
-            loss = MlpLoss.of(self)
-            if loss is not None:
-                packed = PackedGradients(parameters, as_sb3)
-                loss.differentiate_into(packed)
-                return loss, packed
-        return self._evaluate, Gradients(parameters, as_sb3)
+        own_loss = overridden(self, DistributionalPPO, ("_evaluate", "_policy_loss", "_value_loss"))
+        loss = None if own_loss else MlpLoss.of(self)
+        if loss is None:
+            if self.compile:
+                self._compiled_update.fall_back("the gradient of this policy's loss needs autograd")
+            return self._evaluate, Gradients(parameters, as_sb3)
+        packed = PackedGradients(parameters, as_sb3)
+        loss.differentiate_into(packed)
+        if self.compile:
+            return self._compiled_update.evaluation(loss, packed, self.policy.optimizer), packed
+        return loss, packed
 
     def _train_epoch(self, evaluate: Evaluation, gradients: Gradients, log: MinibatchLog) -> bool:
         """One pass over the rollout. :return: False if it was ended by ``target_kl``"""
@@ -428,7 +441,7 @@ class DistributionalPPO(PPO):
         return [*state_dicts, *(["vgs"] if self.vgs is not None else [])], variables
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "vgs"]
+        return [*super()._excluded_save_params(), "vgs", "_compiled_update"]
 
     def set_parameters(
         self,

@@ -43,6 +43,10 @@ class Coefficients(NamedTuple):
         clip_range = model.clip_range(model._current_progress_remaining)  # type: ignore[operator]
         return cls(clip_range, like.new_full((), model.vf_coef), ent_coef)
 
+    def as_tensors(self) -> Coefficients:
+        """:return: the same with a 0-d clip range, which takes part in float32 operations as the number does"""
+        return self._replace(clip_range=th.as_tensor(self.clip_range, dtype=th.float64))
+
 
 class Figures(NamedTuple):
     """What is found out about a minibatch on the way to its gradient; losses are 0-d."""
@@ -76,9 +80,10 @@ class MlpLoss:
         self._networks = networks
         self._head = model.policy.value_net
         self._normalize_advantage = model.normalize_advantage
-        self._coefficients = Coefficients.of(model)
+        self.coefficients = Coefficients.of(model)
+        self.parameters = list(model.policy.parameters())
         self._gradients: Sequence[th.Tensor] = ()
-        index = {id(parameter): i for i, parameter in enumerate(model.policy.parameters())}
+        index = {id(parameter): i for i, parameter in enumerate(self.parameters)}
         self._actor = [index[id(parameter)] for parameter in networks.actor.parameters]
         self._critic = [index[id(parameter)] for parameter in networks.critic.parameters]
         self._log_std = index.get(id(networks.log_std))
@@ -114,7 +119,7 @@ class MlpLoss:
         :param log: takes the figures of the minibatch
         :return: 0-d loss, and a function that overwrites the gradients with its own
         """
-        figures, backward = self.evaluate(minibatch, self._coefficients)
+        figures, backward = self.evaluate(minibatch, self.coefficients)
         figures.enter(log, minibatch.returns)
         return figures.loss, lambda: backward(self._gradients)
 
