@@ -41,6 +41,8 @@ class TrainConfig:
     """What the critic predicts: the mean (scalar), or the distribution of returns by quantiles or by categories."""
     risk_measure: str = "mean"
     """What the actor maximises: mean, or cvar:0.25 for the mean of the worst quarter of the returns (any share)."""
+    compile: bool = False
+    """Let torch.compile fuse the update on a CPU: a slow first update, then faster ones; needs a C++ compiler."""
     algo_kwargs: dict[str, Any] = field(default_factory=dict)
     """Further arguments of DistributionalPPO, as '{"gamma": 0.9}'; n_steps is about 2048 / n_envs if not given."""
     normalize: bool = False
