@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch as th
 
@@ -64,6 +64,6 @@ class Compiled(Generic[Arguments, Result]):
             warnings.warn(message, CompileFallbackWarning, stacklevel=2)
 
 
-def _options() -> dict[str, bool]:
+def _options() -> dict[str, Any]:
     known = set(th._inductor.list_options())
     return {name: value for name, value in _CPU_OPTIONS.items() if name in known}

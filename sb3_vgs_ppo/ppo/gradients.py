@@ -65,10 +65,12 @@ class PackedGradients(Gradients):
     :param as_sb3: as above
     """
 
+    flat: th.Tensor
+
     def __init__(self, parameters: Sequence[th.Tensor], as_sb3: bool) -> None:
         super().__init__(parameters, as_sb3)
         self._pieces = pack(parameters)
-        self.flat = flat_view(self._pieces)
+        self.flat = flat_view(self._pieces)  # type: ignore[assignment]  # they were packed just now
         for parameter, piece in zip(parameters, self._pieces, strict=True):
             parameter.grad = piece
 

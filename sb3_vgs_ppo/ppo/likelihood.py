@@ -51,9 +51,8 @@ class CategoricalLikelihood:
     :param outputs: unnormalized logits, (batch, k)
     """
 
-    log_std_gradient = None
-
     def __init__(self, outputs: th.Tensor) -> None:
+        self.log_std_gradient: th.Tensor | None = None
         self._logits = outputs - outputs.logsumexp(dim=-1, keepdim=True)
 
     def sample(self, deterministic: bool) -> tuple[th.Tensor, th.Tensor]:

@@ -46,7 +46,7 @@ def clipped_surrogate_with_gradient(
     """
     ratio = th.exp(log_ratio)
     unclipped = advantages * ratio
-    clipped = advantages * th.clamp(ratio, 1 - clip_range, 1 + clip_range)
+    clipped = advantages * th.clamp(ratio, 1 - clip_range, 1 + clip_range)  # type: ignore[arg-type]  # one or the other
     per_sample = float(np.float32(-1.0) / np.float32(len(ratio)))  # rounded as the backward pass of the mean does
     gradient = (advantages * per_sample).mul_(ratio).masked_fill_(unclipped > clipped, 0.0)
     return -th.min(unclipped, clipped).mean(), gradient

@@ -38,7 +38,14 @@ def model_of(action: str = "box", head: str = "quantile", **kwargs: Any) -> Dist
     """250 updates in a rollout of 64 steps, of which the last of an epoch has 14 steps instead of 25."""
     observation_space = copy.deepcopy(BOX)
     observation_space.seed(3)
-    settings: dict[str, Any] = {"n_steps": 64, "batch_size": 25, "n_epochs": 84, "seed": 5, "device": "cpu", "learning_rate": 1e-4}
+    settings: dict[str, Any] = {
+        "n_steps": 64,
+        "batch_size": 25,
+        "n_epochs": 84,
+        "seed": 5,
+        "device": "cpu",
+        "learning_rate": 1e-4,
+    }
     policy_kwargs = {"net_arch": [8], **HEADS[head], **kwargs.pop("policy_kwargs", {})}
     env = SpacesEnv(observation_space, ACTIONS[action])
     with warnings.catch_warnings():
@@ -174,10 +181,24 @@ def test_what_cannot_be_compiled_says_so_once_and_learns(case: str) -> None:
     assert th.equal(*results)
 
 
-def test_without_a_compiler_it_says_so_once_and_learns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_compiler_for_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     th._dynamo.reset()
+
+
+def compilation_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand a long story")
+
+    monkeypatch.setattr(th, "compile", refuse)
+
+
+@pytest.mark.parametrize("break_it", [compilation_fails, pytest.param(no_compiler_for_torch, marks=pytest.mark.slow)])
+def test_without_a_compiler_it_says_so_once_and_learns(
+    break_it: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    break_it(monkeypatch, tmp_path)
     model, eager = small_model(compile=True), small_model()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
