@@ -199,7 +199,7 @@ def test_without_a_compiler_it_says_so_once_and_learns(
     break_it: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     break_it(monkeypatch, tmp_path)
-    model, eager = small_model(compile=True), small_model()
+    model = small_model(compile=True)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.learn(128)
@@ -207,7 +207,7 @@ def test_without_a_compiler_it_says_so_once_and_learns(
     assert len(said) == 1
     assert "the loss cannot be compiled here" in said[0]
     assert "InvalidCxxCompiler: No working C++ compiler found" in said[0]
-    assert th.equal(weights(model), weights(eager.learn(128)))
+    assert th.equal(weights(model), weights(small_model().learn(128)))
 
 
 def test_it_is_an_attribute_that_other_files_lack(tmp_path: Path) -> None:
