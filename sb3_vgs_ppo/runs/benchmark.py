@@ -18,13 +18,16 @@ from sb3_vgs_ppo.runs.benchmark_steps import optimizer_lines
 from sb3_vgs_ppo.runs.benchmark_train import (
     DEFAULT,
     SB3,
+    Contender,
     Task,
+    compiled_contender,
     contenders,
     learn_lines,
     measure_agents,
     scaler_contenders,
     train_lines,
     vgs_lines,
+    why_not_compiled,
 )
 
 Part: TypeAlias = Literal["train", "optimizer", "vgs", "learn", "memory", "growth"]
@@ -87,6 +90,8 @@ def run_benchmark(
     sweeps: list[Sweep] = []
     if {"train", "learn"} & set(parts):  # the same turns tell both
         agents = [agent for agent in contenders() if "train" in parts or agent.name in (SB3, DEFAULT)]
+        if "train" in parts:
+            agents += _compiled(task, said_of("train"))
         learned = measure_agents(task, agents, repetitions, said_of("train, learn"), sbx_python)
         lines |= {"train": train_lines(learned, task), "learn": learn_lines(learned, task)}
     if "optimizer" in parts:
@@ -100,3 +105,12 @@ def run_benchmark(
         sweeps = measure_growth(task, repetitions, said_of("growth"))
         lines["growth"] = growth_lines(sweeps)
     return Benchmark(tuple(line for part in get_args(Part) if part in parts for line in lines[part]), tuple(sweeps))
+
+
+def _compiled(task: Task, progress: Progress) -> list[Contender]:
+    """:return: the agent with compiled updates, if they can be compiled here"""
+    reason = why_not_compiled(task)
+    if reason is None:
+        return [compiled_contender()]
+    progress(f"{compiled_contender().name} is left out: {reason}")
+    return []

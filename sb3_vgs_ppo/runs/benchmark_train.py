@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch as th
 from stable_baselines3 import PPO
 
+from sb3_vgs_ppo.errors import CompileFallbackWarning
 from sb3_vgs_ppo.optim import AdaptiveUPGD
 from sb3_vgs_ppo.ppo import DistributionalPPO
 from sb3_vgs_ppo.runs.benchmark_agent import Reading, TimedAgent, Turn, make_agent
@@ -25,8 +27,9 @@ ROLLOUTS = 2  # per turn
 SB3 = "SB3 PPO, Adam"
 SBX = "sbx PPO"
 DEFAULT = "quantile head, AdaptiveUPGD, VGS 3.0"
+COMPILED = f"{DEFAULT}, compile=True"
 
-TRAIN_BUDGET = Budget(0.65)
+TRAIN_BUDGETS = {DEFAULT: Budget(0.65), COMPILED: Budget(0.40)}
 VGS_BUDGET = Budget(0.06)
 LEARN_BUDGETS = {SB3: Budget(1.6, "≥"), SBX: Budget(1.1, "≥")}
 LEARN_TASK = ("HalfCheetah-v5", 8)
@@ -90,6 +93,22 @@ def contenders() -> list[Contender]:
         Contender(DEFAULT, DistributionalPPO, {}, {"vgs_version": "3.0"}),
         Contender("categorical head, AdaptiveUPGD, VGS 3.0", DistributionalPPO, {"value_head": "categorical"}),
     ]
+
+
+def compiled_contender() -> Contender:
+    """:return: the default with a compiled update"""
+    return Contender(COMPILED, DistributionalPPO, {}, {"vgs_version": "3.0", "compile": True})
+
+
+def why_not_compiled(task: Task) -> str | None:
+    """:return: why updates are not compiled on this machine, None if they are; what was compiled serves others too"""
+    with closing(compiled_contender().agent(task)) as agent, warnings.catch_warnings():
+        warnings.simplefilter("error", CompileFallbackWarning)
+        try:
+            agent.turn(1)
+        except CompileFallbackWarning as warning:
+            return str(warning)
+    return None
 
 
 def agent_settings(task: Task, **arguments: Any) -> dict[str, Any]:
@@ -157,7 +176,7 @@ def train_lines(measured: Measured, task: Task, rollouts: int = ROLLOUTS) -> lis
             (name, readings),
             (SB3, milliseconds[SB3]),
             "ms/minibatch",
-            TRAIN_BUDGET if name == DEFAULT else None,
+            TRAIN_BUDGETS.get(name),
             "wall" if name == SBX else "cpu",
         )
         for name, readings in milliseconds.items()

@@ -22,7 +22,7 @@ from sb3_vgs_ppo.runs.benchmark_steps import (
     optimizer_lines,
     parameters_with_gradients,
 )
-from sb3_vgs_ppo.runs.benchmark_train import DEFAULT, SB3, Contender, Task
+from sb3_vgs_ppo.runs.benchmark_train import COMPILED, DEFAULT, SB3, Contender, Task
 from sb3_vgs_ppo.scaling import KNOWN_VERSIONS
 
 TASK = Task("CartPole-v1", 8)
@@ -38,6 +38,7 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         return {agent.name: [Turn(*[Reading(1.0, 1.0)] * 3)] * repetitions for agent in agents}
 
     monkeypatch.setattr(benchmark, "measure_agents", measure_agents)
+    monkeypatch.setattr(benchmark, "why_not_compiled", lambda _: None)
     for part in ("optimizer", "memory", "growth"):
         line = Line(part, "a", "b", 1.0, "ms", (1.0,))
         monkeypatch.setattr(benchmark, f"{part}_lines", lambda *_, line=line: [line])
@@ -50,8 +51,19 @@ def test_all_parts_come_in_order_and_train_and_learn_share_turns(learned: list[l
     assert list(dict.fromkeys(line.part for line in result.lines)) == [*get_args(Part)]
     assert result.sweeps == ("a sweep",)
     agents, scalers = learned
-    assert len(agents) == 6
+    assert len(agents) == 7
+    assert agents[-1] == COMPILED
     assert scalers == [f"VGS {version}" for version in KNOWN_VERSIONS]
+
+
+def test_an_agent_that_cannot_be_compiled_is_left_out_with_the_reason(
+    learned: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "why_not_compiled", lambda _: "no compiler")
+    said: list[str] = []
+    run_benchmark(["train"], TASK, 2, progress=said.append)
+    assert COMPILED not in learned[0]
+    assert said == [f"train: {COMPILED} is left out: no compiler"]
 
 
 def test_learn_alone_needs_two_agents(learned: list[list[str]]) -> None:

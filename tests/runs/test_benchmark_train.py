@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch as th
 from stable_baselines3 import PPO
 
 from sb3_vgs_ppo.errors import UserInputError
@@ -61,6 +62,16 @@ def test_sb3_is_the_reference_and_the_default_takes_part() -> None:
     assert names[0] == SB3
     assert DEFAULT in names
     assert len(set(names)) == len(names)
+
+
+def test_why_an_update_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no compiler\nand a long story")
+
+    monkeypatch.setattr(th, "compile", refuse)
+    reason = benchmark_train.why_not_compiled(SMALL)
+    assert reason is not None
+    assert "the loss cannot be compiled here (RuntimeError: no compiler)" in reason
 
 
 def test_every_version_of_the_scaler_takes_part() -> None:
