@@ -60,9 +60,9 @@ TRAIN = (
     Metric(("train/policy_gradient_loss",), "–", _UPDATE, "clipped surrogate objective, negated"),
     Metric(
         ("train/value_loss",),
-        "return²; nats",
+        "return², return or nats",
         _UPDATE,
-        "loss of the value head: squared error (scalar), quantile Huber loss, or cross-entropy in nats (categorical)",
+        "loss of the value head: squared error (scalar), quantile Huber loss, or cross-entropy (categorical)",
     ),
     Metric(("train/entropy_loss",), "nats", _UPDATE, "mean entropy of the policy, negated"),
     Metric(

@@ -8,6 +8,7 @@ begins with ``# NAME.py`` or ``# NAME.yaml`` is saved under that name, for later
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import re
 import runpy
@@ -273,7 +274,9 @@ def test_cheap_commands_of_a_page_work(page: Path, workplace: Path, capsys: pyte
 
 
 def train_commands() -> list[Any]:
-    found = [(page, words) for page, words in COMMAND_LINES if words[:2] == ["sb3-vgs-ppo", "train"]]
+    """:return: page and command, without those that would report to a server"""
+    trainings = ((page, words) for page, words in COMMAND_LINES if words[:2] == ["sb3-vgs-ppo", "train"])
+    found = [(page, words) for page, words in trainings if "--track" not in words]
     return [pytest.param(page, words, id=f"{name_of(page)}-{number}") for number, (page, words) in enumerate(found)]
 
 
@@ -307,6 +310,26 @@ def test_sessions_print_what_stands_there(
     printed = capsys.readouterr()
     assert printed.out + printed.err == expected
     assert exit_code == (2 if expected.startswith("error: ") else 0)
+
+
+def texts_of_the_package() -> set[str]:
+    """:return: the constant parts of all texts in the source that are long enough to be somebody's wording"""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "sb3_vgs_ppo").rglob("*.py"))
+    constants = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return {node.value for node in constants if isinstance(node.value, str) and len(node.value) >= 12}
+
+
+def test_messages_that_cannot_be_provoked_here_are_worded_as_in_the_code() -> None:
+    """Those in text blocks: the better part of each, the rest being values."""
+    known = texts_of_the_package()
+    blocks = [block for page in PAGES for block in blocks_of(page) if block.language == "text"]
+    assert len(blocks) >= 6
+    for block in blocks:
+        message = block.text.strip().removeprefix("error: ")
+        rest = message
+        for text in sorted(known, key=len, reverse=True):
+            rest = rest.replace(text, "")
+        assert len(rest) < 0.6 * len(message), rest
 
 
 @pytest.mark.parametrize("page", pages_with("yaml"), ids=name_of)
