@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import glob
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,7 +78,8 @@ class WandbTracker(StoreTracker):
     def end(self, outcome: Outcome, summary: Mapping[str, float]) -> None:
         self._run.summary.update(dict(summary))
         for path in self.files:
-            self._run.save(glob.escape(str(path)), base_path=str(self.folder.path), policy="now")
+            copy = shutil.copy(path, self._run.dir)  # save alone would leave a link, which a moved run folder breaks
+            self._run.save(glob.escape(copy), base_path=self._run.dir, policy="now")
         if outcome == "finished":
             self._run.log_model(str(self.folder.final_model), name=f"model-{self._run.id}")
         self._run.finish(exit_code=_EXIT_CODES[outcome])

@@ -11,6 +11,7 @@ from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -220,13 +221,12 @@ def kill_and_resume(config: TrainConfig, resuming: Callable[[], None] = lambda: 
 
 class TestMlflow:
     @pytest.fixture
-    def _store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def _store(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The default store, in an empty working directory."""
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         pytest.importorskip("mlflow")
-        return
 
     @pytest.mark.usefixtures("_store")
     def test_a_resumed_run_continues_the_same_curves(
@@ -303,10 +303,49 @@ class TestWandb:
         assert [record.metric.step_metric for record in sessions[1] if record.metric.glob_name == "*"] == [X_AXIS]
         files = {file.path for record in sessions[1] for file in record.files.files}
         assert {"config.json", "curve.png", "calibration.png"} <= files
+        curve = folder.curve.read_bytes()
+        assert [path.read_bytes() for path in tmp_path.glob("wandb/wandb/offline-run-*/files/curve.png")] == [curve]
         models = [record.artifact for record in sessions[1] if record.HasField("artifact")]
         assert [(model.type, model.name) for model in models] == [("model", f"model-{identity['id']}")]
         options = {item.key: json.loads(item.value_json) for record in sessions[1] for item in record.config.update}
         assert options["algo_kwargs"] == {"n_steps": 64, "batch_size": 32, "n_epochs": 2}
+
+    @pytest.mark.parametrize(
+        ("next_step", "expected"),
+        [
+            (385, [(385, 384), (512, 512)]),  # the server knows more than the checkpoint
+            (256, [(256, 256), (384, 384), (512, 512)]),  # what was not sent before the kill is made up for
+        ],
+    )
+    def test_steps_of_a_resumed_run_on_the_server_grow(
+        self, next_step: int, expected: list[tuple[int, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from sb3_vgs_ppo.runs import tracking_wandb
+
+        run = MagicMock(step=next_step)
+        init = MagicMock(return_value=run)
+        monkeypatch.setattr(tracking_wandb.wandb, "init", init)
+        (tmp_path / "progress.csv").write_text(f"{X_AXIS},train/loss\n128,0.5\n256,nan\n")
+        identity = {"id": "abc", "project": "mine", "entity": "us"}
+        tracker = tracking_wandb.WandbTracker(TrainConfig(track_project="other"), RunFolder(tmp_path), identity)
+        for step in (384, 512):
+            tracker.write({X_AXIS: step, "train/loss": float("inf")}, {X_AXIS: ("tensorboard",)}, step)
+        assert init.call_args.kwargs.items() >= {**identity, "resume": "allow"}.items()
+        assert [(call.kwargs["step"], call.args[0][X_AXIS]) for call in run.log.call_args_list] == expected
+        assert all("train/loss" not in call.args[0] and call.kwargs["commit"] for call in run.log.call_args_list)
+
+    def test_a_refusal_is_an_error_of_one_line(
+        self, short_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import wandb
+
+        def refuse(**kwargs: Any) -> None:
+            raise wandb.errors.UsageError("No API key\nconfigured.")
+
+        monkeypatch.setattr(wandb, "init", refuse)
+        with pytest.raises(UserInputError, match=r"^--track wandb: No API key configured\.; remedy: wandb login, or W"):
+            train(short_config(track="wandb"))
+        assert not (tmp_path / "run").exists()
 
 
 def records_of(path: Path) -> Iterator[Any]:
