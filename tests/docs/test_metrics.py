@@ -6,7 +6,6 @@ import csv
 import runpy
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -18,7 +17,8 @@ from sb3_vgs_ppo.glossary import GLOSSARY
 from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.runs.training import train
 
-ROOT = Path(__file__).parents[2]
+from .pages import ROOT
+
 KEYS = [key for metrics in GLOSSARY.values() for metric in metrics for key in metric.keys]
 
 
