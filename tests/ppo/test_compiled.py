@@ -92,11 +92,12 @@ PARTS = pytest.mark.parametrize(
     ("head", "action", "optimizer_class", "version", "placement"),
     [
         ("quantile", "box", AdaptiveUPGD, "3.0", "before_clip"),
-        ("scalar", "discrete", UPGD, "1.0", "before_clip"),
         ("scalar", "box", th.optim.Adam, None, "before_clip"),
-        ("quantile", "discrete", AdaptiveUPGD, "4.0", "before_clip"),
-        ("categorical", "box", AdaptiveUPGD, "2.0", "after_clip"),
-        ("categorical-none", "discrete", th.optim.AdamW, "3.1", "before_clip"),
+        # Half a minute each, most of it torch's tracing
+        pytest.param("scalar", "discrete", UPGD, "1.0", "before_clip", marks=pytest.mark.slow),
+        pytest.param("quantile", "discrete", AdaptiveUPGD, "4.0", "before_clip", marks=pytest.mark.slow),
+        pytest.param("categorical", "box", AdaptiveUPGD, "2.0", "after_clip", marks=pytest.mark.slow),
+        pytest.param("categorical-none", "discrete", th.optim.AdamW, "3.1", "before_clip", marks=pytest.mark.slow),
     ],
 )
 
