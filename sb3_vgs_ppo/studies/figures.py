@@ -161,6 +161,7 @@ def _draw_panels(
 ) -> None:
     """One panel per variant: itself with its band, the baseline in the text's colour, the others faint behind."""
     from matplotlib.collections import LineCollection
+    from matplotlib.ticker import MaxNLocator
 
     curves = _curves(environment.bands, "return")
     others = [name for name in look if name != baseline]
@@ -186,6 +187,9 @@ def _draw_panels(
         _mark_alarms(axes, _of_variant(alarms, name), look[name])
         axes.set_title(name, color=look[name].light)
         _finish(axes, environment)
+    panels[0].xaxis.set_major_locator(MaxNLocator(5, prune="upper"))  # else a panel's last label meets the next one's 0
+    for axes in panels[max(len(others) - n_columns, 0) : len(others)]:
+        axes.tick_params(labelbottom=True)  # where there is no panel below
     _make_room(panels[0], n_rows=int(bool(testing_variants(environment))))  # of all: they share their axes
     figure.suptitle(f"{environment.env_id}: each variant beside {baseline} (dark), the others faint", fontsize=11)
     figure.supxlabel(_steps_label(environment), fontsize=9)
