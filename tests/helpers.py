@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import pytest
 import torch as th
 
 
@@ -24,6 +27,24 @@ def assert_equal_nested(actual: Any, expected: Any, where: str = "") -> None:
         assert th.equal(actual, expected), where
     else:
         assert actual == expected, where
+
+
+def import_zoo() -> None:
+    """
+    Import rl_zoo3, and take back what that does to gymnasium: it replaces ``TimeLimit`` and registers environments,
+    which other tests of the same process would see. Skips a test where it is not installed.
+    """
+    if importlib.util.find_spec("rl_zoo3") is None:
+        pytest.skip("rl_zoo3 is not installed")
+    places = (gym.wrappers, gym.wrappers.common)
+    classes, registered = [place.TimeLimit for place in places], dict(gym.registry)
+    import rl_zoo3.train  # noqa: F401
+
+    for place, time_limit in zip(places, classes, strict=True):
+        place.TimeLimit = time_limit
+    for name in gym.registry.keys() - registered.keys():
+        if not name.startswith("Continual"):  # ours, which other tests may have been the first to need
+            del gym.registry[name]
 
 
 class Payload:

@@ -55,7 +55,7 @@ def can_snapshot(env: VecEnv) -> bool:
     """
     known = (*SNAPSHOT_ATTRIBUTES, ContinualEnv)
     layers = [layer for one in _environments(env) for layer in _layers(one)]
-    return all(type(layer) in known or is_mujoco(layer) for layer in layers)
+    return all(_known_class(layer) in known or is_mujoco(layer) for layer in layers)
 
 
 def end_unless_exact(model: PPO, run_seed: int) -> int | None:
@@ -166,7 +166,7 @@ def _layer_state(layer: gym.Env[Any, Any]) -> StateDict:
         return mujoco_state(layer)
     if isinstance(layer, ContinualEnv):
         return dict(layer.get_state())
-    return {name: to_plain(getattr(layer, name)) for name in SNAPSHOT_ATTRIBUTES.get(type(layer), ())}
+    return {name: to_plain(getattr(layer, name)) for name in SNAPSHOT_ATTRIBUTES.get(_known_class(layer), ())}
 
 
 def _load_layer_states(env: VecEnv, states: list[StateDict], *, tasks: bool) -> None:
@@ -194,6 +194,12 @@ def _environments(env: VecEnv) -> list[gym.Env[Any, Any]]:
     if not isinstance(vec_env, DummyVecEnv):
         raise TypeError(f"environments of {type(vec_env).__name__} live in other processes; remedy: DummyVecEnv")
     return vec_env.envs
+
+
+def _known_class(layer: gym.Env[Any, Any]) -> type[gym.Env[Any, Any]]:
+    """:return: the layer's class; gymnasium's own ``TimeLimit`` for that which importing rl_zoo3 puts in its place"""
+    kind = type(layer)
+    return TimeLimit if (kind.__module__, kind.__base__) == ("rl_zoo3.gym_patches", TimeLimit) else kind
 
 
 def _layers(env: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:

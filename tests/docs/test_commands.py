@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from helpers import import_zoo
 from sb3_vgs_ppo.cli.compare import open_store
 from sb3_vgs_ppo.cli.main import COMMANDS, main
 from sb3_vgs_ppo.cli.train import read_options
@@ -117,7 +118,7 @@ def test_commands_are_understood(
     elif program == "python" and arguments[0].startswith("scripts/"):
         check_script(arguments[0], arguments[1:], monkeypatch)
     elif program.startswith("sb3-vgs-zoo-"):
-        pytest.importorskip("rl_zoo3")
+        import_zoo()
         check_zoo(program, arguments, monkeypatch)
     else:
         assert words[0] in ("pip", "ray") or words[:3] == ["python", "-m", "rl_zoo3.cli"], "another program"

@@ -147,6 +147,16 @@ def test_a_wrapper_that_is_not_known_prevents_a_snapshot(tmp_path: Path) -> None
     assert not can_snapshot(env)
 
 
+@pytest.mark.parametrize(("module", "known"), [("rl_zoo3.gym_patches", True), ("mine", False)])
+def test_the_time_limit_of_rl_zoo3_is_known(module: str, known: bool, tmp_path: Path) -> None:
+    """Importing rl_zoo3 replaces gymnasium's class by one that counts in the same attribute."""
+    env = make("CartPole-v1", tmp_path, seed=0)
+    monitor = env.unwrapped.envs[0]  # type: ignore[attr-defined]
+    replaced = type("PatchedTimeLimit", (gym.wrappers.TimeLimit,), {"__module__": module})
+    monitor.env = replaced(monitor.env.env, max_episode_steps=500)
+    assert can_snapshot(env) is known
+
+
 def test_what_can_go_on_is_left_alone(tmp_path: Path) -> None:
     model = PPO("MlpPolicy", make("CartPole-v1", tmp_path, 0), n_steps=8, batch_size=16, n_epochs=1).learn(16)
     before = model._last_obs

@@ -10,13 +10,10 @@ from pathlib import Path
 import gymnasium as gym
 import optuna
 import pytest
-import torch as th
-import yaml
-
-pytest.importorskip("rl_zoo3")
-
 import rl_zoo3.enjoy
 import rl_zoo3.exp_manager
+import torch as th
+import yaml
 from rl_zoo3.plots import plot_train
 
 from sb3_vgs_ppo.cli import zoo
