@@ -11,6 +11,9 @@ import gymnasium as gym
 import pytest
 import torch as th
 
+TOYS = Path(__file__).parent / "runs" / "toys"
+"""Folder of small environments, of which tests of runs make modules."""
+
 
 def assert_equal_nested(actual: Any, expected: Any, where: str = "") -> None:
     """Equality of state dicts, bit for bit, with the place of the first difference."""

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from comparison import assert_same_run
 from sb3_vgs_ppo.cli.main import main
 from sb3_vgs_ppo.runs.folder import RunFolder
 from sb3_vgs_ppo.runs.resuming import resume
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "runs"))
-from comparison import assert_same_run
 
 ALGO_KWARGS = '{"n_steps": 64, "batch_size": 32, "n_epochs": 4, "policy_kwargs": {"net_arch": [8]}}'
 COMMAND = [sys.executable, "-m", "sb3_vgs_ppo"]

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from helpers import TOYS
 from sb3_vgs_ppo.runs.config import TrainConfig
 
-TOYS = Path(__file__).parent / "toys"
 SHORT: dict[str, Any] = {
     "total_timesteps": 512,
     "n_envs": 2,

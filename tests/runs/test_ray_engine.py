@@ -15,6 +15,8 @@ import pytest
 import ray  # in the extra dev; without it this module fails, and says so
 from ray.cluster_utils import Cluster
 
+from comparison import assert_same_run
+from helpers import TOYS
 from sb3_vgs_ppo.checkpoint.manifest import installed_versions
 from sb3_vgs_ppo.errors import StudyError
 from sb3_vgs_ppo.runs import ray_engine
@@ -26,10 +28,6 @@ from sb3_vgs_ppo.runs.study import StudyProgress, run_study
 from sb3_vgs_ppo.runs.study_display import StudyDisplay
 from sb3_vgs_ppo.studies.definition import Cell, Study, Variant
 from sb3_vgs_ppo.studies.store import StudyStore
-
-sys.path.insert(0, str(Path(__file__).parent))
-from comparison import assert_same_run
-from conftest import TOYS
 
 ENV = "toy_envs:ToyGatedCartPole-v0"
 ROLLOUT = 64

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from comparison import assert_same_run, scalars, tables
 from sb3_vgs_ppo import _files
 from sb3_vgs_ppo.errors import CheckpointError, RunFolderError, UserInputError
 from sb3_vgs_ppo.ppo import DistributionalPPO
@@ -25,9 +25,6 @@ from sb3_vgs_ppo.runs.progress import Display
 from sb3_vgs_ppo.runs.resume_state import read_resume_state
 from sb3_vgs_ppo.runs.resuming import resume
 from sb3_vgs_ppo.runs.training import train
-
-sys.path.insert(0, str(Path(__file__).parent))
-from comparison import assert_same_run, scalars, tables
 
 ROLLOUT = 40
 CONFIG = TrainConfig(

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from comparison import assert_same_run
 from sb3_vgs_ppo.errors import CheckpointError, StudyError, TrainingDiverged, UserInputError
 from sb3_vgs_ppo.runs.cells import CellTask, cell_config, cell_task, run_cell
 from sb3_vgs_ppo.runs.engines import LocalEngine
@@ -26,9 +27,6 @@ from sb3_vgs_ppo.runs.study_display import StudyDisplay
 from sb3_vgs_ppo.runs.training import train
 from sb3_vgs_ppo.studies.definition import Cell, Study, Variant
 from sb3_vgs_ppo.studies.store import StudyStore
-
-sys.path.insert(0, str(Path(__file__).parent))
-from comparison import assert_same_run
 
 ENV = "CartPole-v1"
 ROLLOUT = 40

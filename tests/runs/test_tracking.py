@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
@@ -15,6 +14,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from comparison import tables
 from sb3_vgs_ppo.errors import TrackingWarning, TrainingDiverged, UserInputError
 from sb3_vgs_ppo.runs import tracking, training
 from sb3_vgs_ppo.runs.config import TrainConfig
@@ -24,9 +24,6 @@ from sb3_vgs_ppo.runs.progress import Display
 from sb3_vgs_ppo.runs.resuming import resume
 from sb3_vgs_ppo.runs.tracking import StoreTracker, finite_numbers, tracker_names
 from sb3_vgs_ppo.runs.training import train
-
-sys.path.insert(0, str(Path(__file__).parent))
-from comparison import tables
 
 Configure = Callable[..., TrainConfig]
 Curves = dict[str, list[tuple[int, float]]]
