@@ -31,6 +31,7 @@ from sb3_vgs_ppo._types import VgsPlacement
 from sb3_vgs_ppo.checkpoint import save_model_archive
 from sb3_vgs_ppo.distributional import ScalarHead, ValueDistribution
 from sb3_vgs_ppo.errors import TrainingDiverged, UserInputError
+from sb3_vgs_ppo.optim.adam_twin import joint_steps
 from sb3_vgs_ppo.ppo.compiled import CompiledUpdate
 from sb3_vgs_ppo.ppo.gradients import Gradients, PackedGradients
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
@@ -47,6 +48,9 @@ SelfDistributionalPPO = TypeVar("SelfDistributionalPPO", bound="DistributionalPP
 
 Evaluation: TypeAlias = Callable[[Minibatch, MinibatchLog], tuple[th.Tensor, Callable[[], None]]]
 """From a minibatch to its 0-d loss and a function that puts the gradient into ``.grad`` of the policy's parameters."""
+
+Step: TypeAlias = Callable[[], object]
+"""Takes the optimizer's step."""
 
 
 class DistributionalPPO(PPO):
@@ -237,14 +241,15 @@ class DistributionalPPO(PPO):
         log = MinibatchLog()
         parameters_before = self._flat_parameters()
         evaluate, gradients = self._choose_evaluation(parameters)
-        for epoch in range(self.n_epochs):
-            log.start_epoch()
-            completed = self._train_epoch(evaluate, gradients, log)
-            self._n_updates += 1
-            if not completed:
-                if self.verbose >= 1:
-                    self.logger.info(f"Early stopping at step {epoch} due to reaching max kl")
-                break
+        with joint_steps(self.policy.optimizer) as step:
+            for epoch in range(self.n_epochs):
+                log.start_epoch()
+                completed = self._train_epoch(evaluate, gradients, step, log)
+                self._n_updates += 1
+                if not completed:
+                    if self.verbose >= 1:
+                        self.logger.info(f"Early stopping at step {epoch} due to reaching max kl")
+                    break
         self._log_update(log, parameters_before)
 
     def _choose_evaluation(self, parameters: list[th.nn.Parameter]) -> tuple[Evaluation, Gradients]:
@@ -266,7 +271,7 @@ class DistributionalPPO(PPO):
             return self._compiled_update.evaluation(loss, packed, self.policy.optimizer), packed
         return loss, packed
 
-    def _train_epoch(self, evaluate: Evaluation, gradients: Gradients, log: MinibatchLog) -> bool:
+    def _train_epoch(self, evaluate: Evaluation, gradients: Gradients, step: Step, log: MinibatchLog) -> bool:
         """One pass over the rollout. :return: False if it was ended by ``target_kl``"""
         for minibatch in minibatches(self.rollout_buffer, self.batch_size):
             loss, backward = evaluate(minibatch, log)
@@ -276,7 +281,7 @@ class DistributionalPPO(PPO):
                 return False
             gradients.clear()
             backward()
-            self._apply_gradients(loss, gradients, log)
+            self._apply_gradients(loss, gradients, step, log)
         return True
 
     def _evaluate(self, minibatch: Minibatch, log: MinibatchLog) -> tuple[th.Tensor, Callable[[], None]]:
@@ -328,12 +333,13 @@ class DistributionalPPO(PPO):
         log.add(value_loss=value_loss)
         return value_loss
 
-    def _apply_gradients(self, loss: th.Tensor, gradients: Gradients, log: MinibatchLog) -> None:
+    def _apply_gradients(self, loss: th.Tensor, gradients: Gradients, step: Step, log: MinibatchLog) -> None:
         """
         Scaling, clipping and the optimizer's step; skipped if anything is not finite.
 
         :param loss: 0-d loss
         :param gradients: its gradients
+        :param step: takes the optimizer's step
         :raises TrainingDiverged: see :meth:`train`
         """
         if self.vgs is not None:
@@ -354,10 +360,10 @@ class DistributionalPPO(PPO):
             self.vgs.scale(gradients.flat)
         self._nonfinite_in_a_row = 0
         if self.vgs is None:
-            self.policy.optimizer.step()
+            step()
             return
         with self.vgs.scaling_update(self.policy.optimizer):
-            self.policy.optimizer.step()
+            step()
         self.vgs.step()
 
     def _skip_update(self, log: MinibatchLog) -> None:

@@ -32,7 +32,7 @@ def test_the_host_reads_one_number_per_minibatch(env_id: str, head: str, monkeyp
             return original(self, *args, **kwargs)
 
         monkeypatch.setattr(th.Tensor, name, counted)
-    model._train_epoch(evaluate, gradients, MinibatchLog())
+    model._train_epoch(evaluate, gradients, model.policy.optimizer.step, MinibatchLog())
     assert reads == {"__float__": 2}
 
 
