@@ -18,6 +18,7 @@ import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_vgs_ppo.distributional.lambda_mixture import slice_means
 from sb3_vgs_ppo.distributional.quantile import (
     quantile_crossing,
     quantile_huber_loss,
@@ -88,7 +89,7 @@ class ValueHead(nn.Module, ABC):
     def loss(self, predictions: th.Tensor, targets: th.Tensor) -> th.Tensor:
         """
         :param predictions: shape (batch, out_features)
-        :param targets: λ-returns, shape (batch,)
+        :param targets: λ-returns, shape (batch,), or distributions as :meth:`encode` gives them
         :return: mean loss, shape (); not finite if a target is not
         """
 
@@ -100,9 +101,18 @@ class ValueHead(nn.Module, ABC):
         :meth:`loss` and its gradient, derived by hand.
 
         :param predictions: shape (batch, out_features), without a graph
-        :param targets: λ-returns, shape (batch,)
+        :param targets: as for :meth:`loss`
         :param coefficient: by which the gradient is multiplied; a number, or 0-d
         :return: loss, shape (), and the gradient with respect to ``predictions``, shape (batch, out_features)
+        """
+
+    @abstractmethod
+    def encode(self, atoms: th.Tensor) -> th.Tensor:
+        """
+        Distributions of the return as targets of :meth:`loss`. Their mean is kept.
+
+        :param atoms: of equal probability, shape (batch, m), in units of the return
+        :return: what a right critic predicts: m atoms → out_features quantiles, probabilities, or the mean
         """
 
     @abstractmethod
@@ -159,6 +169,9 @@ class ScalarHead(ValueHead):
         gradient = th.ops.aten.mse_loss_backward.default(outer, values, targets, _MEAN)
         return F.mse_loss(targets, values), gradient.unsqueeze(1)
 
+    def encode(self, atoms: th.Tensor) -> th.Tensor:
+        return atoms.mean(dim=1)
+
     def distribution(self, predictions: th.Tensor) -> th.Tensor:
         return predictions
 
@@ -208,6 +221,10 @@ class QuantileHead(ValueHead):
     ) -> tuple[th.Tensor, th.Tensor]:
         loss, gradient = quantile_huber_loss_with_gradient(predictions, targets, self.taus, self.huber_kappa)
         return loss, gradient.mul_(coefficient)
+
+    def encode(self, atoms: th.Tensor) -> th.Tensor:
+        """:return: means of slices of equal probability, (batch, n_quantiles)"""
+        return slice_means(atoms, th.full_like(atoms, 1 / atoms.shape[1]), len(self.taus))
 
     def distribution(self, predictions: th.Tensor) -> th.Tensor:
         return predictions
@@ -265,15 +282,22 @@ class CategoricalHead(ValueHead):
         return self.support.std(predictions.softmax(dim=1))
 
     def loss(self, predictions: th.Tensor, targets: th.Tensor) -> th.Tensor:
-        return F.cross_entropy(predictions, self.support.encode(targets))
+        return F.cross_entropy(predictions, self._probabilities(targets))
 
     def loss_with_gradient(
         self, predictions: th.Tensor, targets: th.Tensor, coefficient: float | th.Tensor
     ) -> tuple[th.Tensor, th.Tensor]:
         log_probabilities = predictions.log_softmax(dim=1)
-        encoded = self.support.encode(targets)
+        encoded = self._probabilities(targets)
         loss = -th.dot(log_probabilities.flatten(), encoded.flatten()) / len(targets)
         return loss, log_probabilities.exp_().sub_(encoded).mul_(coefficient / len(targets))
+
+    def encode(self, atoms: th.Tensor) -> th.Tensor:
+        """:return: probabilities of the support's atoms, (batch, n_atoms)"""
+        return self.support.project(atoms)
+
+    def _probabilities(self, targets: th.Tensor) -> th.Tensor:
+        return self.support.encode(targets) if targets.ndim == 1 else targets
 
     def distribution(self, predictions: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
         return self.support.atoms, predictions.softmax(dim=1)

@@ -1,7 +1,8 @@
 """Quantile regression of the return distribution.
 
 Source: Dabney, Rowland, Bellemare & Munos, "Distributional Reinforcement Learning with Quantile Regression", AAAI 2018.
-There the target is itself a set of quantiles; here it is one λ-return per state, a sample of the return distribution.
+There the target is itself a set of quantiles; here it can be one λ-return per state too, a sample of the return
+distribution.
 """
 
 from __future__ import annotations
@@ -33,15 +34,18 @@ def quantile_huber_loss(quantiles: th.Tensor, targets: th.Tensor, taus: th.Tenso
     the predicted distribution is narrower than the true one.
 
     Shapes: u, indicator and weight are (batch, n_quantiles): ``targets`` (batch,) → (batch, 1), ``taus`` (n_quantiles,)
-    → (1, n_quantiles).
+    → (1, n_quantiles). With m target atoms they are (batch, m, n_quantiles), and the mean is over the atoms too:
+    ``targets`` (batch, m) → (batch, m, 1), ``quantiles`` (batch, n_quantiles) → (batch, 1, n_quantiles).
 
     :param quantiles: predicted quantiles, shape (batch, n_quantiles), in units of the return
-    :param targets: sampled returns, shape (batch,)
+    :param targets: sampled returns, shape (batch,), or atoms of equal probability, shape (batch, m)
     :param taus: cumulative probabilities of the quantiles, shape (n_quantiles,)
     :param kappa: error at which the loss turns from quadratic to linear, in units of the return; 0: linear everywhere
     :return: the loss, shape ()
     """
-    targets = targets.unsqueeze(1).expand_as(quantiles)
+    if targets.ndim == 2:
+        quantiles = quantiles.unsqueeze(1)
+    targets, quantiles = th.broadcast_tensors(targets.unsqueeze(-1), quantiles)
     weights = th.where(targets < quantiles, 1.0 - taus, taus)
     if kappa == 0:
         errors = F.l1_loss(quantiles, targets, reduction="none")
@@ -61,11 +65,13 @@ def quantile_huber_loss_with_gradient(
 
     :return: the loss, shape (), and its gradient with respect to ``quantiles``, shape (batch, n_quantiles)
     """
-    errors = quantiles - targets.unsqueeze(1)
+    pairs = quantiles.unsqueeze(1) if targets.ndim == 2 else quantiles
+    errors = pairs - targets.unsqueeze(-1)
     slopes = errors.sign() if kappa == 0 else errors.clamp(-kappa, kappa)
     losses = errors if kappa == 0 else errors.sub(slopes, alpha=0.5)
     gradient = slopes.mul_(th.where(errors > 0, 1.0 - taus, taus)).div_((kappa or 1.0) * errors.numel())
-    return th.dot(gradient.flatten(), losses.flatten()), gradient
+    loss = th.dot(gradient.flatten(), losses.flatten())
+    return loss, gradient.sum(dim=1) if targets.ndim == 2 else gradient
 
 
 def quantile_crossing(quantiles: th.Tensor) -> th.Tensor:

@@ -108,8 +108,19 @@ class Support(nn.Module, ABC):
         :param targets: returns, shape (batch,); those outside [low, high] are clamped, non-finite ones give NaN
         :return: probabilities, shape (batch, n_atoms)
         """
-        # An infinite return must not become an ordinary one: the loss has to show that training has diverged.
-        return self._project(th.where(targets.isfinite(), targets.clamp(self.low, self.high), math.nan))
+        return self._project(_clamped(targets, self.low, self.high))
+
+    def project(self, atoms: th.Tensor) -> th.Tensor:
+        """
+        A distribution on this support: what every atom weighs is split between its two neighbours, as by
+        :func:`two_hot` (the categorical projection of Bellemare, Dabney & Munos, "A Distributional Perspective on
+        Reinforcement Learning", ICML 2017). HL-Gauss would widen a distribution at every bootstrap.
+
+        :param atoms: of equal probability, shape (batch, m); those outside the outermost atoms are clamped
+        :return: probabilities, shape (batch, n_atoms); NaN where an atom is not finite
+        """
+        within = _clamped(atoms.flatten(), self.atoms[0], self.atoms[-1])
+        return two_hot(within, self.atoms).reshape(*atoms.shape, -1).mean(dim=1)
 
     def clipped(self, targets: th.Tensor) -> th.Tensor:
         """
@@ -241,6 +252,11 @@ def make_support(value_transform: str, n_atoms: int, v_min: float | None, v_max:
             )
         return LinearSupport(n_atoms, v_min, v_max)
     raise UserInputError(f"unknown value_transform={value_transform!r}; remedy: choose 'symlog' or 'none'")
+
+
+def _clamped(targets: th.Tensor, low: float | th.Tensor, high: float | th.Tensor) -> th.Tensor:
+    # An infinite return must not become an ordinary one: the loss has to show that training has diverged.
+    return th.where(targets.isfinite(), targets.clamp(low, high), math.nan)  # type: ignore[arg-type]
 
 
 def _check_n_atoms(n_atoms: int, minimum: int, reason: str) -> None:

@@ -95,6 +95,16 @@ class ValueDistribution:
         shape = (*shape, self.atoms.shape[-1])
         return ValueDistribution(self.atoms.reshape(shape), self.probabilities.reshape(shape), self.tail)
 
+    def with_mean(self, mean: npt.ArrayLike) -> ValueDistribution:
+        """
+        Take the tails at what :attr:`tail` says, and shift the whole distribution.
+
+        :param mean: that it should have, (...)
+        :return: such distributions, whose :attr:`tail` is 0
+        """
+        shift = np.asarray(mean, np.float64) - _weighted(self._believed, self.probabilities)
+        return ValueDistribution(self._believed + shift[..., None], self.probabilities)
+
     @property
     def mean(self) -> Array:
         """Mean, shape (...); what ``predict_values`` predicts, tails included."""

@@ -259,6 +259,45 @@ def test_bad_arguments_are_refused(name: str, kwargs: dict[str, Any], message: s
         make_value_head(name, LATENT_DIM, **kwargs)
 
 
+def test_an_encoded_distribution_keeps_its_mean(case: Case) -> None:
+    atoms = 2.0 * th.rand(BATCH, 37, generator=th.Generator().manual_seed(2)) ** 2 + 1.0
+    encoded = case.build().encode(atoms)
+    means = {
+        "scalar": lambda: encoded,
+        "quantile": lambda: encoded.mean(dim=1),
+        "categorical": lambda: (encoded * case.build().support.atoms).sum(dim=1),
+    }[case.name]()
+    th.testing.assert_close(means, atoms.mean(dim=1))
+
+
+def test_a_critic_of_all_pairs_by_hand() -> None:
+    """
+    Quantiles 0 and 2 at τ = ¼ and ¾, target atoms 1 and 4, κ = 0: errors u = 1, 4 with weight ¼, and −1 with ¼, 2
+    with ¾: (¼ + 1 + ¼ + 3/2) / 4.
+    """
+    head = make_value_head("quantile", LATENT_DIM, n_quantiles=2, huber_kappa=0)
+    predictions, targets = th.tensor([[0.0, 2.0]]), th.tensor([[1.0, 4.0]])
+    assert head.loss(predictions, targets).item() == pytest.approx(0.75)
+    assert head.loss(predictions, targets.flip(1)).item() == pytest.approx(0.75)
+
+
+def test_quantiles_of_a_distribution_are_learned_from_its_atoms() -> None:
+    """
+    Two states that look alike: the quantiles of the mixture of their targets, any number between the atoms where the
+    distribution function is (k + ½) / 4.
+    """
+    head = make_value_head("quantile", 1, n_quantiles=4, huber_kappa=0)
+    targets = th.tensor([[0.0, 1.0, 2.0, 3.0], [10.0, 11.0, 12.0, 13.0]])
+    optimizer = th.optim.Adam(head.parameters(), lr=0.05)
+    for _ in range(1_000):
+        optimizer.zero_grad()
+        head.loss(head.predict(th.ones(2, 1)), targets).backward()
+        optimizer.step()
+    lower = th.tensor([0.0, 2.0, 10.0, 12.0])
+    learned = head.predict(th.ones(1, 1))[0]
+    assert ((learned > lower - 0.1) & (learned < lower + 1.1)).all()
+
+
 @pytest.mark.parametrize("name", ["quantile", "categorical"])
 def test_heads_take_the_number_of_inputs_from_sb3s_layer(name: str) -> None:
     assert make_value_head(name, nn.Linear(17, 1)).weight.shape[1] == 17
@@ -282,6 +321,13 @@ def test_the_gradient_by_hand_is_autograds(name: str, kwargs: dict[str, Any]) ->
     expected = head.loss(predictions, targets)
     (0.7 * expected).backward()
     loss, gradient = head.loss_with_gradient(predictions.detach(), targets, 0.7)
+    th.testing.assert_close(loss, expected.detach())
+    th.testing.assert_close(gradient, predictions.grad)
+    encoded = head.encode(th.randn(6, 20, generator=generator))
+    predictions.grad = None
+    expected = head.loss(predictions, encoded)
+    expected.backward()
+    loss, gradient = head.loss_with_gradient(predictions.detach(), encoded, 1.0)
     th.testing.assert_close(loss, expected.detach())
     th.testing.assert_close(gradient, predictions.grad)
     targets[2] = th.nan

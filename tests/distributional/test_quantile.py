@@ -134,9 +134,12 @@ def test_crossing_counts_strictly_descending_neighbours() -> None:
     assert quantile_crossing(th.tensor([[1.0], [0.0]])).item() == 0.0
 
 
-def test_targets_with_a_second_axis_are_refused() -> None:
-    with pytest.raises(RuntimeError, match="expand"):
-        quantile_huber_loss(th.zeros(3, 3), th.zeros(3, 1), quantile_midpoints(3))
+def test_a_second_axis_of_the_targets_holds_atoms() -> None:
+    quantiles, targets, taus = th.tensor(QUANTILES), th.tensor(TARGETS), quantile_midpoints(3)
+    assert quantile_huber_loss(quantiles, targets.unsqueeze(1), taus, KAPPA).item() == pytest.approx(EXPECTED)
+    atoms = th.tensor([[0.0, 2.0, 7.0, -1.0], [1.0, 1.0, 3.0, 0.5], [-2.0, 0.0, 4.0, 9.0]])
+    by_atom = [quantile_huber_loss(quantiles, column, taus, KAPPA) for column in atoms.T]
+    th.testing.assert_close(quantile_huber_loss(quantiles, atoms, taus, KAPPA), th.stack(by_atom).mean())
 
 
 @pytest.mark.parametrize("kappa", [0.0, 0.3, 2.0])

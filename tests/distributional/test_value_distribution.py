@@ -147,6 +147,17 @@ def test_a_softmax_that_never_empties_an_atom_does_not_decide_the_tail() -> None
     assert distribution.cvar(0.25)[0] - exact.cvar(0.25)[0] > 1.9
 
 
+def test_another_mean_without_what_a_softmax_puts_into_the_tails() -> None:
+    atoms = th.tensor([-4e8, 0.0, 1.0, 4e8])
+    predicted = ValueDistribution.of((atoms, th.tensor([[0.001, 0.499, 0.499, 0.001], [0.0, 0.25, 0.75, 0.0]])))
+    moved = predicted.with_mean([7.0, -2.0])
+    np.testing.assert_allclose(moved.mean, [7.0, -2.0])
+    np.testing.assert_allclose(moved.atoms[1, 1:3], [-2.75, -1.75])
+    assert moved.std[0] == pytest.approx(predicted.std[0], rel=1e-6)
+    assert moved.std[0] < 1e8
+    assert moved.tail == 0.0
+
+
 def test_parts_of_a_batch() -> None:
     grid = ValueDistribution.of(th.arange(24.0).reshape(6, 4)).reshape(2, 3)
     assert grid.mean.tolist() == [[1.5, 5.5, 9.5], [13.5, 17.5, 21.5]]
