@@ -9,3 +9,4 @@ StateDict: TypeAlias = dict[str, Any]
 
 VgsPlacement: TypeAlias = Literal["before_clip", "after_clip"]
 ValueHeadName: TypeAlias = Literal["scalar", "quantile", "categorical"]
+ValueTarget: TypeAlias = Literal["sample", "distribution"]

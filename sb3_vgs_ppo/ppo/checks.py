@@ -246,7 +246,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "rollout_buffer_class": (_or_none(_is_rollout_buffer), "a class of rollout buffers or None"),
     **dict.fromkeys(("rollout_buffer_kwargs", "vgs_kwargs"), (_or_none(_is_instance(dict)), "an object or None")),
     **dict.fromkeys(("tensorboard_log", "vgs_version"), (_or_none(_is_instance(str)), "a text or None")),
-    **dict.fromkeys(("vgs_placement", "risk_measure"), (_is_instance(str), "a text")),
+    **dict.fromkeys(("vgs_placement", "risk_measure", "value_target"), (_is_instance(str), "a text")),
     "seed": (_or_none(_is_count), "an integer of at least 0 or None"),
     **dict.fromkeys(
         ("num_timesteps", "_n_updates", "_episode_num", "_total_timesteps"), (_is_count, "an integer of at least 0")

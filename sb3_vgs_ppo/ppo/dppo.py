@@ -27,15 +27,21 @@ from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vgs_ppo._flat import pack_parameters
-from sb3_vgs_ppo._types import VgsPlacement
+from sb3_vgs_ppo._types import ValueTarget, VgsPlacement
 from sb3_vgs_ppo.checkpoint import save_model_archive
 from sb3_vgs_ppo.distributional import ScalarHead, ValueDistribution
 from sb3_vgs_ppo.errors import TrainingDiverged, UserInputError
 from sb3_vgs_ppo.optim.adam_twin import joint_steps
 from sb3_vgs_ppo.ppo.compiled import CompiledUpdate
+from sb3_vgs_ppo.ppo.distribution_targets import (
+    DISTRIBUTION,
+    DistributionRolloutBuffer,
+    check_value_target,
+    distribution_buffer_class,
+)
 from sb3_vgs_ppo.ppo.gradients import Gradients, PackedGradients
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
-from sb3_vgs_ppo.ppo.minibatches import Minibatch, minibatches
+from sb3_vgs_ppo.ppo.minibatches import Minibatch, minibatches, value_targets
 from sb3_vgs_ppo.ppo.mlp_loss import MlpLoss
 from sb3_vgs_ppo.ppo.mlp_networks import overridden
 from sb3_vgs_ppo.ppo.persistence import describe, environment_members
@@ -77,6 +83,9 @@ class DistributionalPPO(PPO):
         of the worst share α of the returns, in every state by the distribution that the critic predicts there; see
         :mod:`sb3_vgs_ppo.ppo.risk`. It needs a distributional critic; that of quantiles then has ``huber_kappa=0``
         by default
+    :param value_target: what the critic learns from: ``"sample"``, the λ-return of every state, or ``"distribution"``,
+        the λ-mixture of n-step distributions of the return; see :mod:`sb3_vgs_ppo.distributional.lambda_mixture`. It
+        needs a distributional critic and no ``rollout_buffer_class``. λ is ``gae_lambda`` either way
     :param compile: let ``torch.compile`` fuse loss and gradient of a minibatch, and the steps of UPGD and AdaptiveUPGD,
         on a CPU. The first update takes up to a minute longer. It needs a C++ compiler and what the update without
         autograd needs (``MlpPolicy``, Box or Discrete actions, no gSDE, no ``clip_range_vf``, nothing overridden);
@@ -126,6 +135,7 @@ class DistributionalPPO(PPO):
         vgs_placement: VgsPlacement = "before_clip",
         max_nonfinite_updates: int = 10,
         risk_measure: str = "mean",
+        value_target: ValueTarget = "sample",
         compile: bool = False,
     ) -> None:
         super().__init__(
@@ -165,6 +175,7 @@ class DistributionalPPO(PPO):
         self.vgs_placement = vgs_placement
         self.max_nonfinite_updates = max_nonfinite_updates
         self.risk_measure = risk_measure
+        self.value_target = value_target
         self.compile = compile
         self._compiled_update = CompiledUpdate()
         self.vgs: VarianceGradientScaler | None = None
@@ -176,7 +187,13 @@ class DistributionalPPO(PPO):
         # Here and not in __init__, because ``load`` sets attributes and then calls this.
         self._check_arguments()
         clip_range_vf = self.clip_range_vf  # as the user gave it; SB3 wraps it
+        buffer_class = self.rollout_buffer_class
+        if self.value_target == DISTRIBUTION:
+            self.rollout_buffer_class = distribution_buffer_class(buffer_class, self.observation_space)
         super()._setup_model()
+        if self.value_target == DISTRIBUTION:
+            self.rollout_buffer_class = buffer_class  # which files store: the other follows from value_target
+        check_value_target(self.value_target, self.policy.value_head)
         if clip_range_vf is not None and not isinstance(self.policy.value_net, ScalarHead):
             raise UserInputError(
                 f"clip_range_vf={clip_range_vf!r} needs a scalar critic, not {self.policy.value_head!r}: "
@@ -207,8 +224,9 @@ class DistributionalPPO(PPO):
     def value_distribution(self, observation: np.ndarray | dict[str, np.ndarray]) -> ValueDistribution:
         """
         What the critic predicts: the distribution of the discounted return from an observation on, under the current
-        stochastic policy. Its targets are λ-returns, so with ``gae_lambda`` below 1 it is that of rewards over
-        about 1 / (1 − γλ) steps and a mean value from there on, narrower than that of whole returns.
+        stochastic policy. With ``value_target="sample"`` its targets are λ-returns, so with ``gae_lambda`` below 1 it
+        is that of rewards over about 1 / (1 − γλ) steps and a mean value from there on, narrower than that of whole
+        returns.
 
         :param observation: one observation or a batch, as for :meth:`predict`. As there, the caller normalizes it where
             the agent was trained behind ``VecNormalize`` (``normalize_obs``); returns are then in units of the
@@ -218,13 +236,22 @@ class DistributionalPPO(PPO):
         """
         return self.policy.value_distribution(observation)
 
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        # Called once per step, before SB3 adds the value of the last state of an episode cut off to the reward
+        super()._update_info_buffer(infos, dones)
+        if dones is not None and isinstance(self.rollout_buffer, DistributionRolloutBuffer):
+            self.rollout_buffer.note_cut_off(dones, infos)
+
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        """SB3's loop with the policy's short way of acting, and our risk measure; arguments and result as there."""
+        """SB3's loop with the policy's short way of acting, our targets and advantages; arguments and result alike."""
         with self.policy.acting():
             is_full = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         if is_full:
+            if isinstance(rollout_buffer, DistributionRolloutBuffer):
+                dones: np.ndarray = self._last_episode_starts  # type: ignore[assignment]  # not None after a rollout
+                rollout_buffer.compute_value_targets(self.policy, self._last_obs, dones)
             apply_risk_measure(self.risk_measure, rollout_buffer, self.policy)
         return is_full
 
@@ -319,7 +346,7 @@ class DistributionalPPO(PPO):
 
     def _value_loss(self, minibatch: Minibatch, predictions: th.Tensor, log: MinibatchLog) -> th.Tensor:
         """
-        The head's loss against the λ-returns.
+        The head's loss against the λ-returns, or against the distributions in their place.
 
         :param predictions: raw predictions of the value head, (batch, k)
         :return: 0-d loss
@@ -329,7 +356,7 @@ class DistributionalPPO(PPO):
             clip_range_vf = self.clip_range_vf(self._current_progress_remaining)  # type: ignore[operator]
             old_values = minibatch.old_values.unsqueeze(1)
             predictions = old_values + th.clamp(predictions - old_values, -clip_range_vf, clip_range_vf)
-        value_loss = self.policy.value_net.loss(predictions, minibatch.returns)
+        value_loss = self.policy.value_net.loss(predictions, value_targets(minibatch))
         log.add(value_loss=value_loss)
         return value_loss
 

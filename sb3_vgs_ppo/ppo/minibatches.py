@@ -10,7 +10,15 @@ import torch as th
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.type_aliases import DictRolloutBufferSamples, RolloutBufferSamples
 
-Minibatch: TypeAlias = RolloutBufferSamples | DictRolloutBufferSamples
+from sb3_vgs_ppo.ppo.distribution_targets import (
+    DistributionDictRolloutBuffer,
+    DistributionRolloutBuffer,
+    DistributionSamples,
+)
+
+Minibatch: TypeAlias = RolloutBufferSamples | DictRolloutBufferSamples | DistributionSamples
+
+_GATHERED_AT_ONCE = (RolloutBuffer, DictRolloutBuffer, DistributionRolloutBuffer, DistributionDictRolloutBuffer)
 
 LARGE_ROLLOUT = 2**26
 """Bytes of observations (64 MiB) from which on a second copy of the rollout would be felt in memory."""
@@ -24,7 +32,7 @@ def minibatches(buffer: RolloutBuffer, batch_size: int) -> Iterator[Minibatch]:
     :param buffer: rollout; one of a derived class is asked for its minibatches itself
     :param batch_size: samples per minibatch; the last one has what is left over
     """
-    if type(buffer) not in (RolloutBuffer, DictRolloutBuffer) or _observation_bytes(buffer) > LARGE_ROLLOUT:
+    if type(buffer) not in _GATHERED_AT_ONCE or _observation_bytes(buffer) > LARGE_ROLLOUT:
         yield from buffer.get(batch_size)
         return
     (epoch,) = buffer.get()  # without a batch size: all samples, permuted
@@ -37,6 +45,11 @@ def minibatches(buffer: RolloutBuffer, batch_size: int) -> Iterator[Minibatch]:
     columns = (column.split(batch_size) for column in epoch[1:] if isinstance(column, th.Tensor))
     for batch in zip(batches, *columns, strict=True):
         yield type(epoch)(*batch)
+
+
+def value_targets(minibatch: Minibatch) -> th.Tensor:
+    """:return: what the critic is to predict: distributions (batch, k) where there are such, else λ-returns (batch,)"""
+    return minibatch.value_targets if isinstance(minibatch, DistributionSamples) else minibatch.returns
 
 
 def _observation_bytes(buffer: RolloutBuffer) -> int:

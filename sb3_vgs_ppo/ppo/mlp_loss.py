@@ -13,7 +13,7 @@ import torch as th
 
 from sb3_vgs_ppo.ppo.gradients import PackedGradients
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
-from sb3_vgs_ppo.ppo.minibatches import Minibatch
+from sb3_vgs_ppo.ppo.minibatches import Minibatch, value_targets
 from sb3_vgs_ppo.ppo.mlp_networks import MlpNetworks
 from sb3_vgs_ppo.ppo.surrogate import clipped_surrogate_with_gradient, normalized
 
@@ -61,7 +61,7 @@ class Figures(NamedTuple):
     def enter(self, log: MinibatchLog, returns: th.Tensor) -> None:
         """
         :param log: takes all but the loss, which is entered where it is known to be used
-        :param returns: λ-returns that the predictions were compared with, (batch,)
+        :param returns: λ-returns of the minibatch, (batch,)
         """
         log.add(policy_gradient_loss=self.policy_loss, value_loss=self.value_loss, entropy_loss=self.entropy_loss)
         log.add_log_ratio(self.log_ratio)
@@ -141,7 +141,7 @@ class MlpLoss:
         predictions, critic_inputs = networks.critic.forward(features)
         advantages = normalized(minibatch.advantages) if self._normalize_advantage else minibatch.advantages
         policy_loss, of_log_prob = clipped_surrogate_with_gradient(log_ratio, advantages, clip_range)
-        value_loss, of_predictions = self._head.loss_with_gradient(predictions, minibatch.returns, vf_coef)
+        value_loss, of_predictions = self._head.loss_with_gradient(predictions, value_targets(minibatch), vf_coef)
         entropy_loss = -likelihood.mean_entropy()
         loss = policy_loss.addcmul(vf_coef, value_loss)
         if ent_coef is not None:

@@ -61,7 +61,8 @@ class TestCheckpoints:
         for part in ("policy", "policy.optimizer"):
             assert_equal_nested(new.state_dict(part), expected[part], part)
         old_arguments = read_checkpoint(source).manifest.arguments
-        later_arguments = {"risk_measure": "mean", "compile": False}  # with the defaults that old agents had
+        # With the defaults that old agents had
+        later_arguments = {"risk_measure": "mean", "value_target": "sample", "compile": False}
         assert new.manifest.arguments == {**later_arguments, **old_arguments, "vgs_version": to_version}
         self.check_scaler(new.state_dict("vgs"), expected["vgs"], CHECKPOINTS[name], to_version)
         if CHECKPOINTS[name] != to_version:

@@ -123,6 +123,11 @@ def test_traced_updates_agree_with_eager_ones(
     compare_parts(head, action, optimizer_class, version, placement)
 
 
+@pytest.mark.usefixtures("traced_only", "no_fallback")
+def test_so_do_those_with_distributions_as_targets() -> None:
+    compare_with_eager(value_target="distribution")
+
+
 @needs_compiler
 @pytest.mark.slow
 @PARTS

@@ -75,6 +75,7 @@ class TestSignature:
             ("vgs_placement", "before_clip"),
             ("max_nonfinite_updates", 10),
             ("risk_measure", "mean"),
+            ("value_target", "sample"),
             ("compile", False),
         ]
         assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in ours[len(theirs) :])

@@ -85,6 +85,13 @@ def test_other_kappas() -> None:
             th.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("head", [name for name in HEADS if name != "scalar"])
+def test_with_distributions_as_targets(head: str) -> None:
+    model = collected("box", head, value_target="distribution")
+    for mine, expected in zip(*both(model, 32), strict=True):
+        th.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
+
+
 class AutogradPPO(DistributionalPPO):
     """Evaluates minibatches by autograd, because a seam is overridden."""
 
