@@ -9,7 +9,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from sb3_vgs_ppo._types import ValueHeadName
+from sb3_vgs_ppo._types import ValueHeadName, ValueTarget
 from sb3_vgs_ppo.errors import UserInputError
 
 OptimizerName: TypeAlias = Literal["adam", "adamw", "upgd", "adaptive-upgd"]
@@ -41,6 +41,8 @@ class TrainConfig:
     """What the critic predicts: the mean (scalar), or the distribution of returns by quantiles or by categories."""
     risk_measure: str = "mean"
     """What the actor maximises: mean, or cvar:0.25 for the mean of the worst quarter of the returns (any share)."""
+    value_target: ValueTarget = "sample"
+    """What a distributional critic learns from: lambda-returns (sample), or lambda-mixtures of n-step distributions."""
     compile: bool = False
     """Let torch.compile fuse the update on a CPU: a slow first update, then faster ones; needs a C++ compiler."""
     algo_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -113,6 +115,7 @@ def check_config(config: TrainConfig) -> None:
     check_device(config.device)
     _check_change(config)
     _check_risk_measure(config)
+    _check_value_target(config)
     _check_track(config)
 
 
@@ -138,6 +141,12 @@ def _check_risk_measure(config: TrainConfig) -> None:
     from sb3_vgs_ppo.ppo.risk import check_risk_measure
 
     check_risk_measure(config.risk_measure, config.value_head)
+
+
+def _check_value_target(config: TrainConfig) -> None:
+    from sb3_vgs_ppo.ppo.distribution_targets import check_value_target
+
+    check_value_target(config.value_target, config.value_head)
 
 
 def _check_track(config: TrainConfig) -> None:

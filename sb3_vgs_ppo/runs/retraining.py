@@ -172,6 +172,7 @@ def _source_of_checkpoint(path: Path, env_id: str | None) -> Source:
         optimizer=_name_of(type(model.policy.optimizer), OPTIMIZERS, path),
         value_head=model.policy.value_head,
         risk_measure=model.risk_measure,
+        value_target=model.value_target,
         algo_kwargs=_algo_kwargs(model, path),
         normalize=VEC_NORMALIZE in read_checkpoint(path).archive.members,
     )
@@ -185,6 +186,7 @@ def _algo_kwargs(model: DistributionalPPO, path: Path) -> dict[str, Any]:
         "device",
         "vgs_version",
         "risk_measure",
+        "value_target",
         "tensorboard_log",
         "verbose",
         "stats_window_size",

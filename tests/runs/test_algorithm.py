@@ -60,6 +60,7 @@ def test_options_reach_the_model(name: Any, optimizer_class: type[th.optim.Optim
         value_head="categorical",
         vgs_version="3.1",
         risk_measure="cvar:0.5",
+        value_target="distribution",
         seed=11,
     )
     model = build_model(config, make_vec_env("CartPole-v1"))
@@ -67,6 +68,7 @@ def test_options_reach_the_model(name: Any, optimizer_class: type[th.optim.Optim
     assert model.policy.optimizer.param_groups[0]["weight_decay"] == 0.02
     assert [type(layer).__name__ for layer in model.policy.mlp_extractor.policy_net] == ["Linear", "ELU"]
     assert (model.policy.value_head, model.risk_measure) == ("categorical", "cvar:0.5")
+    assert model.value_target == "distribution"
     assert (model.gamma, model.seed, model.n_steps) == (0.7, 11, 8)
     assert model.vgs is not None
     assert model.vgs.version == "3.1"
@@ -109,6 +111,7 @@ def test_names_stand_for_classes() -> None:
         ({"seed": 3}, r"'seed' is an option of its own; remedy: --seed"),
         ({"vgs_version": "1.0"}, r"'vgs_version' is an option of its own; remedy: --vgs-version"),
         ({"risk_measure": "mean"}, r"'risk_measure' is an option of its own; remedy: --risk-measure"),
+        ({"value_target": "sample"}, r"'value_target' is an option of its own; remedy: --value-target"),
         ({"tensorboard_log": "x"}, r"'tensorboard_log' is the run folder; remedy: --run-dir"),
         ({"_init_setup_model": False}, r"algo_kwargs has no '_init_setup_model'"),
         ({"batch_size": 0}, r"batch_size 0 is not a positive whole number"),

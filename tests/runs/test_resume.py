@@ -93,6 +93,7 @@ def train_until(config: TrainConfig, step: float) -> None:
         ("CartPole-v1", 1, "quantile", "adaptive-upgd", "3.0", {}),
         ("CartPole-v1", 4, "scalar", "adam", "off", {"algo_kwargs": {"target_kl": 0.001}}),
         ("CartPole-v1", 4, "categorical", "adamw", "1.0", {}),
+        ("Pendulum-v1", 1, "quantile", "adaptive-upgd", "3.0", {"value_target": "distribution"}),
         ("Pendulum-v1", 1, "quantile", "upgd", "2.0", {"normalize": True}),
         ("Pendulum-v1", 4, "scalar", "adaptive-upgd", "3.1", {"normalize": True}),
         (
