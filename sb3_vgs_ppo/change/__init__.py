@@ -6,12 +6,14 @@ from sb3_vgs_ppo._alarms import Alarm
 from sb3_vgs_ppo.change.callback import ChangeCallback
 from sb3_vgs_ppo.change.chart import SelfStartingChart, Verdict
 from sb3_vgs_ppo.change.options import RESPONSES, make_change_callback
+from sb3_vgs_ppo.change.oracle import OracleCallback
 from sb3_vgs_ppo.change.responses import (
     RaiseEntropy,
     RaiseNoise,
     ResetOptimizer,
     Response,
     RestartHead,
+    RestartNetwork,
     ShrinkHead,
     reset_optimizer,
 )
@@ -21,11 +23,13 @@ __all__ = [
     "RESPONSES",
     "Alarm",
     "ChangeCallback",
+    "OracleCallback",
     "RaiseEntropy",
     "RaiseNoise",
     "ResetOptimizer",
     "Response",
     "RestartHead",
+    "RestartNetwork",
     "SelfStartingChart",
     "ShrinkHead",
     "Surprise",

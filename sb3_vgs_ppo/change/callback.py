@@ -13,7 +13,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_vgs_ppo._alarms import Alarm, append_alarm
 from sb3_vgs_ppo._types import StateDict
-from sb3_vgs_ppo.change.chart import SelfStartingChart
+from sb3_vgs_ppo.change.chart import SelfStartingChart, Verdict
 from sb3_vgs_ppo.change.responses import Response
 from sb3_vgs_ppo.change.surprise import Surprise, rollout_surprise
 from sb3_vgs_ppo.errors import UserInputError
@@ -78,7 +78,7 @@ class ChangeCallback(BaseCallback):
         model = self.model
         assert isinstance(model, OnPolicyAlgorithm)
         surprise = rollout_surprise(model.rollout_buffer, model.policy)
-        verdict = self.chart.observe(surprise)
+        verdict = self._judge(surprise)
         if verdict.alarm:
             names = [response.name for response in self.responses]
             self._report(Alarm(model.num_timesteps, *surprise, verdict.p_value, names))
@@ -88,6 +88,10 @@ class ChangeCallback(BaseCallback):
         self.logger.record("change/alarms", len(self.alarms))
         for response in self.responses:
             response.before_update(model)
+
+    def _judge(self, surprise: Surprise) -> Verdict:
+        """:return: whether the rollout that has just ended raises an alarm"""
+        return self.chart.observe(surprise)
 
     def _report(self, alarm: Alarm) -> None:
         self.alarms.append(alarm)

@@ -109,6 +109,25 @@ class RestartHead(ShrinkHead):
         super().__init__(keep=0.0, reset=reset)
 
 
+class RestartNetwork(Response):
+    """Begin anew: all weights as the policy began, the optimizer's state of all parameters dropped."""
+
+    name = "restart-network"
+
+    def respond(self, model: OnPolicyAlgorithm, surprise: Surprise, generator: th.Generator) -> None:
+        with th.random.fork_rng(devices=[]):
+            th.manual_seed(int(th.randint(2**62, (1,), generator=generator)))
+            fresh = model.policy_class(  # as SB3's OnPolicyAlgorithm._setup_model makes it
+                model.observation_space,
+                model.action_space,
+                model.lr_schedule,
+                use_sde=model.use_sde,
+                **model.policy_kwargs,
+            )
+        model.policy.load_state_dict(fresh.state_dict())
+        reset_optimizer(model.policy.optimizer)
+
+
 class ResetOptimizer(Response):
     """Drop the optimizer's state of all parameters: moments, utilities and step counts."""
 

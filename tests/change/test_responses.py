@@ -14,6 +14,7 @@ from sb3_vgs_ppo.change import (
     ResetOptimizer,
     Response,
     RestartHead,
+    RestartNetwork,
     ShrinkHead,
     Surprise,
 )
@@ -108,6 +109,27 @@ def test_optimizer_state_of_the_touched_tensors_begins_anew(reset: Any, n_left: 
     expected = {"head": (2, steps + 2), "none": (steps + 2, steps + 2), "all": (2, 2)}[reset]
     tensors = (model.policy.action_net.weight, model.policy.value_net.weight)
     assert tuple(int(optimizer.state[tensor]["step"]) for tensor in tensors) == expected
+
+
+def test_a_restarted_network_is_another_one_that_begins_as_sb3_begins() -> None:
+    model = trained()
+    torch_state = th.get_rng_state()
+    old = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    respond(model, RestartNetwork(), seed=1)
+    assert not model.policy.optimizer.state
+    fresh = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    for name, value in fresh.items():
+        if name.endswith("bias"):
+            assert not value.any(), name
+        else:
+            assert not th.allclose(value, old[name], atol=0.01 * value.abs().max().item()), name
+    assert fresh["action_net.weight"].norm(dim=1).tolist() == pytest.approx([0.01, 0.01])
+    assert fresh["value_net.weight"].norm(dim=1).tolist() == pytest.approx([1.0])
+    respond(model, RestartNetwork(), seed=1)
+    assert all(map(th.equal, fresh.values(), model.policy.state_dict().values()))
+    respond(model, RestartNetwork(), seed=2)
+    assert not th.equal(fresh["action_net.weight"], model.policy.action_net.weight)
+    assert th.equal(torch_state, th.get_rng_state())
 
 
 def test_reset_optimizer_keeps_every_weight() -> None:
