@@ -14,6 +14,7 @@ import pandas as pd
 
 from sb3_vgs_ppo._alarms import ALARMS_FILE, Alarm, read_alarms
 from sb3_vgs_ppo.errors import StudyError
+from sb3_vgs_ppo.studies.coverage import CALIBRATION_FILE, Shares, read_coverage
 from sb3_vgs_ppo.studies.definition import Cell
 from sb3_vgs_ppo.studies.episodes import Episodes, read_episodes
 from sb3_vgs_ppo.studies.statistics import FloatArray
@@ -61,6 +62,7 @@ class CellRecord:
     :param means: mean of each logged metric over the cell's own training, without that of its parent
     :param config: its ``config.json``
     :param alarms: changes that it noticed, None where it did not test for any
+    :param coverage: predicted against realised returns of the trained agent, None where there are none
     """
 
     completion: Completion
@@ -69,6 +71,7 @@ class CellRecord:
     means: Mapping[str, float]
     config: Mapping[str, Any]
     alarms: tuple[Alarm, ...] | None
+    coverage: Shares | None
 
     def curves(self, grid: IntArray) -> dict[str, FloatArray]:
         """
@@ -150,6 +153,7 @@ def _read_cell(store: StudyStore, cell: Cell) -> CellRecord | None:
             means={name: float(metric.values.mean()) for name, metric in logged.items()},
             config=config,
             alarms=tuple(read_alarms(folder / ALARMS_FILE)) if _tests_for_changes(config) else None,
+            coverage=read_coverage(folder / CALIBRATION_FILE),
         )
     except (OSError, ValueError, KeyError) as error:
         raise StudyError(

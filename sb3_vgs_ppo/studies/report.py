@@ -44,6 +44,9 @@ from sb3_vgs_ppo.studies.wording import (
 FOLDER = "report"
 PAGE = "report.html"
 
+_COVERAGES = (("quantile", 0.05), ("quantile", 0.5), ("quantile", 0.95), ("interval", 0.5), ("interval", 0.9))
+"""Kinds and levels of the table; ``summary.json`` has all."""
+
 
 def write_report(
     store: StudyStore,
@@ -109,6 +112,7 @@ def render_page(result: StudyResult, definition: Mapping[str, Any], command: str
         script=Markup(_template("report.js")),
         plotly_js=Markup(get_plotlyjs()),
         resamples=RESAMPLES,
+        coverages=_COVERAGES,
         few_seeds=FEW_SEEDS,
         significance=SIGNIFICANCE,
         command=command,
@@ -146,6 +150,7 @@ def _sections(result: StudyResult, data: Mapping[str, Any]) -> list[dict[str, An
                 for measure in measures
             },
             "tested": _tested(environment),
+            "calibrated": [variant for variant in environment.variants if variant.coverage],
             "n_phases": max((len(variant.phases) for variant in environment.variants), default=0),
         }
         for i, environment in enumerate(result.environments)

@@ -44,6 +44,22 @@ class Detection:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """
+    How many of the returns that came after the training lay where the critic predicted them.
+
+    :param kind: ``quantile``: at or below the quantile of this level; ``interval``: within the central interval of this
+        probability
+    :param level: the share that there should be
+    :param share: the share that there is
+    """
+
+    kind: str
+    level: float
+    share: Estimate
+
+
+@dataclass(frozen=True)
 class VariantResult:
     """
     One variant in one environment. Returns are those of training episodes, as the curves show them, unless said
@@ -65,6 +81,7 @@ class VariantResult:
     :param wall_seconds: mean training time of the cells that did not diverge
     :param steps_per_second: mean over these cells
     :param detection: what its alarms found, None where no cell tests for changes
+    :param coverage: predicted against realised returns; empty where no critic predicts a distribution
     :param diagnostics: means over training and seeds by name, e.g. ``vgs/scaling_factor``; None where a variant does
         not log it. Of a cell that trains on another one's agent, its own training only
     """
@@ -83,6 +100,7 @@ class VariantResult:
     wall_seconds: float | None
     steps_per_second: float | None
     detection: Detection | None
+    coverage: tuple[Coverage, ...]
     diagnostics: dict[str, float | None]
 
 

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from sb3_vgs_ppo._alarms import ALARMS_FILE
 from sb3_vgs_ppo._files import write_json
 from sb3_vgs_ppo.errors import StudyError
+from sb3_vgs_ppo.studies.coverage import CALIBRATION_FILE
 from sb3_vgs_ppo.studies.definition import Cell, Study
 from sb3_vgs_ppo.studies.study_file import make_study
 
@@ -26,7 +27,10 @@ SCHEMA = 1
 MANIFEST = "study.json"
 MARK = "done.json"
 LOCK = ".lock"
-RESULT_FILES = ("config.json", "status.json", "progress.csv", "evaluations.csv", ALARMS_FILE, "monitor/*.monitor.csv")
+RESULT_FILES = (
+    *("config.json", "status.json", "progress.csv", "evaluations.csv", "monitor/*.monitor.csv"),
+    *(ALARMS_FILE, CALIBRATION_FILE),
+)
 """What statistics are computed from; the mark holds their digests. Checkpoints are not among them: they may go."""
 
 EndState: TypeAlias = Literal["finished", "diverged"]
@@ -157,6 +161,8 @@ class StudyStore:
             raise StudyError(f"{cell}: {folder / MARK} cannot be read: {type(error).__name__}; {remedy}") from None
         if owner != cell:
             raise StudyError(f"{cell}: {folder} is that of another cell, {owner}; {remedy}")
+        if CALIBRATION_FILE not in wanted:  # a mark of the time before statistics were computed from it
+            found.pop(CALIBRATION_FILE, None)
         for name in sorted(found.keys() | wanted.keys()):
             if found.get(name) != wanted.get(name):
                 fault = "is missing" if name not in found else "was changed after the cell was done"

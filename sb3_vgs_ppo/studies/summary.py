@@ -12,6 +12,7 @@ import pandas as pd
 
 from sb3_vgs_ppo._hints import did_you_mean
 from sb3_vgs_ppo.errors import StudyError
+from sb3_vgs_ppo.studies.coverage import coverage
 from sb3_vgs_ppo.studies.curves import LOGGED_METRICS, CellRecord, IntArray, read_records, step_grid
 from sb3_vgs_ppo.studies.definition import Cell, Study
 from sb3_vgs_ppo.studies.detection import detection
@@ -124,6 +125,7 @@ def _variant(name: str, study: Study, records: Sequence[CellRecord], scores: Seq
         wall_seconds=_mean(seconds),
         steps_per_second=_mean([speed for speed in speeds if speed]),
         detection=_detection(scores),
+        coverage=coverage((record.coverage for record in records), _estimate),
         diagnostics={
             metric: _mean([record.means[metric] for record in records if metric in record.means])
             for metric in LOGGED_METRICS

@@ -56,12 +56,14 @@ def write_cell() -> WriteCell:
         first_step: int = 0,
         evaluation: float = 0.0,
         alarms: Sequence[Alarm] | None = None,
+        calibration: str | None = None,
         commit: str = "0123abc",
     ) -> None:
         """
         :param episodes: per environment the return and length of its episodes
         :param progress: ``progress.csv``
         :param alarms: changes that it noticed; None: it did not test for any
+        :param calibration: ``calibration.csv``
         """
         folder = store.folder(cell)
         (folder / "monitor").mkdir(parents=True)
@@ -70,6 +72,8 @@ def write_cell() -> WriteCell:
             (folder / "monitor" / f"{number}.monitor.csv").write_text(f'#{{"t_start": 0}}\nr,l,t\n{rows}')
         if progress is not None:
             (folder / "progress.csv").write_text(progress)
+        if calibration is not None:
+            (folder / "calibration.csv").write_text(calibration)
         for alarm in alarms or ():
             append_alarm(folder / ALARMS_FILE, alarm)
         options = {"on_change": "none" if alarms is None else "report"}

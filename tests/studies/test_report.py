@@ -78,6 +78,15 @@ def test_changes_noticed() -> None:
     assert "Changes noticed" not in page_of(n_seeds=3)
 
 
+def test_calibration_of_the_critics() -> None:
+    words = words_of(page_of(n_seeds=3, calibrated=FIVE[1:2]))
+    assert "Calibration of the critics Of the discounted returns of the trained, stochastic policy" in words
+    header = "variant below the 5 % quantile below the 50 % quantile below the 95 % quantile within 50 % within 90 %"
+    row = "adam+vgs-1.0 0.09 0.07 to 0.11 0.48 0.46 to 0.5 – – 0.71 0.69 to 0.73"
+    assert f"{header} {row}" in words
+    assert "Calibration" not in page_of(n_seeds=3)
+
+
 def test_tables_hold_the_estimates(page: str) -> None:
     study = make_study((CARTPOLE, CONTINUAL), n_seeds=8, points=24)
     for variant in study.environments[0].variants:
