@@ -114,11 +114,14 @@ def open_store(options: CompareOptions) -> StudyStore:
 
 
 def _reuse(folders: Sequence[Path], store: StudyStore) -> None:
+    if not folders:
+        return
+    from sb3_vgs_ppo.runs.cells import cell_options
     from sb3_vgs_ppo.studies.reuse import reuse_cells
     from sb3_vgs_ppo.studies.store import StudyStore
 
     for folder in folders:
-        taken = reuse_cells(store, StudyStore.open(folder))
+        taken = reuse_cells(store, StudyStore.open(folder), cell_options)
         print(f"{len(taken)} cells are taken from {folder}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sb3_vgs_ppo.errors import StudyError, TrainingDiverged
 from sb3_vgs_ppo.runs.algorithm import resolve
@@ -46,6 +47,11 @@ def cell_config(study: Study, cell: Cell) -> TrainConfig:
     config = config_from_mapping(study.train_options(cell), f"{cell.env_id}, variant {cell.variant}")
     check_config(config)
     return resolve(config)
+
+
+def cell_options(study: Study, cell: Cell) -> dict[str, Any]:
+    """:return: all options of a cell, those at their defaults too"""
+    return cell_config(study, cell).to_mapping()
 
 
 def cell_task(store: StudyStore, cell: Cell) -> CellTask:

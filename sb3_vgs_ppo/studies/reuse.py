@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 from sb3_vgs_ppo.studies.definition import Cell, Study
 from sb3_vgs_ppo.studies.store import MARK, StudyStore
 
+OptionsOf: TypeAlias = Callable[[Study, Cell], Mapping[str, Any]]
+"""All options that a cell is trained with, those at their defaults too: two studies may write them differently."""
 
-def reuse_cells(store: StudyStore, other: StudyStore) -> list[Cell]:
+
+def reuse_cells(store: StudyStore, other: StudyStore, options_of: OptionsOf) -> list[Cell]:
     """
     Copy the done cells of another study whose options are those of cells that are not begun here. Cells that train on
     from others are left out: what they start from is another run.
 
     :param store: study that takes them; its other cells stay as they are
     :param other: study that is read
+    :param options_of: what is compared
     :return: cells that are done now
     :raises StudyError: a cell of the other study is damaged
     """
-    done = {_identity(other.study, cell): cell for cell in other.study.cells() if other.is_done(cell)}
+    done = {_identity(options_of(other.study, cell)): cell for cell in other.study.cells() if other.is_done(cell)}
     taken = []
     for cell in store.study.cells():
-        source = done.get(_identity(store.study, cell))
+        source = done.get(_identity(options_of(store.study, cell)))
         if source is None or store.study.parent(cell) or other.study.parent(source) or store.folder(cell).exists():
             continue
         if _keeps(store.study, cell) > _keeps(other.study, source):
@@ -33,11 +39,10 @@ def reuse_cells(store: StudyStore, other: StudyStore) -> list[Cell]:
     return taken
 
 
-def _identity(study: Study, cell: Cell) -> str:
+def _identity(options: Mapping[str, Any]) -> str:
     """:return: the options that decide a cell's numbers"""
-    options = study.train_options(cell)
-    options.pop("keep_checkpoints", None)
-    return json.dumps(options, sort_keys=True)
+    deciding = {name: value for name, value in options.items() if name != "keep_checkpoints"}
+    return json.dumps(deciding, sort_keys=True)
 
 
 def _keeps(study: Study, cell: Cell) -> int:

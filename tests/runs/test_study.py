@@ -19,7 +19,7 @@ import pytest
 
 from comparison import assert_same_run
 from sb3_vgs_ppo.errors import CheckpointError, StudyError, TrainingDiverged, UserInputError
-from sb3_vgs_ppo.runs.cells import CellTask, cell_config, cell_task, run_cell
+from sb3_vgs_ppo.runs.cells import CellTask, cell_config, cell_options, cell_task, run_cell
 from sb3_vgs_ppo.runs.engines import LocalEngine
 from sb3_vgs_ppo.runs.folder import RunFolder, RunState, read_json
 from sb3_vgs_ppo.runs.study import MAX_ATTEMPTS, StudyProgress, check_study, run_study
@@ -365,3 +365,10 @@ def test_an_interrupted_cell_has_no_mark_and_is_taken_up_again(large: StudyStore
     progress, _ = run_study(large, engine)
     assert progress.done == 6
     assert engine.submitted.count(Cell(ENV, FIXED, 0)) == 2
+
+
+def test_defaults_are_among_the_options_that_make_two_cells_the_same_run() -> None:
+    plain, explicit = Variant("plain", {}), Variant("explicit", {"value_head": "quantile", "n_envs": 8})
+    study = Study((ENV,), (plain, explicit, Variant("other", {"n_envs": 4})), (0,), 1_000, "plain")
+    options = [cell_options(study, cell) for cell in study.cells()]
+    assert options[0] == options[1] != options[2]
