@@ -80,11 +80,12 @@ class DistributionRolloutBuffer(RolloutBuffer):
 
     def compute_value_targets(
         self, policy: DistributionalActorCriticPolicy, last_observation: Any, dones: npt.NDArray[np.bool_]
-    ) -> None:
+    ) -> npt.NDArray[np.float32]:
         """
         :param policy: that collected this rollout, which is full and not yet read
         :param last_observation: after the last step, of all environments
         :param dones: whether the last step ended an episode, (n_envs,)
+        :return: the targets before the head encodes them: atoms of equal probability, (buffer_size, n_envs, m)
         """
         predicted = [distribution for _, distribution in rollout_distributions(self, policy)]
         last = policy.value_distribution(last_observation).reshape(1, self.n_envs)
@@ -104,6 +105,7 @@ class DistributionRolloutBuffer(RolloutBuffer):
         with th.no_grad():
             encoded = [head.encode(part.to(head.bias.device)) for part in mixtures.flatten(0, 1).split(_BATCH)]
         self.value_targets = th.cat(encoded).reshape(self.buffer_size, self.n_envs, -1).cpu().numpy()
+        return mixtures.numpy()
 
     def get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
         """

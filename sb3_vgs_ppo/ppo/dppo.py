@@ -249,10 +249,11 @@ class DistributionalPPO(PPO):
         with self.policy.acting():
             is_full = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         if is_full:
+            outcomes = None
             if isinstance(rollout_buffer, DistributionRolloutBuffer):
                 dones: np.ndarray = self._last_episode_starts  # type: ignore[assignment]  # not None after a rollout
-                rollout_buffer.compute_value_targets(self.policy, self._last_obs, dones)
-            apply_risk_measure(self.risk_measure, rollout_buffer, self.policy)
+                outcomes = rollout_buffer.compute_value_targets(self.policy, self._last_obs, dones)
+            apply_risk_measure(self.risk_measure, rollout_buffer, self.policy, outcomes)
         return is_full
 
     def train(self) -> None:

@@ -23,7 +23,8 @@ CVaR_α(Z(s)) in the place of the value, in generalised advantages of r + γ CVa
 step of an episode only r depends on the action, and the arm of a bandit with the larger mean wins, whatever its tail.
 
 Two things to know. The λ-return adds a mean value to the rewards of about 1 / (1 − γλ) steps, and what is beyond them
-counts as certain; with ``gae_lambda=1`` it is the whole return. And an ascent can end in a local maximum: where the
+counts as certain; with ``gae_lambda=1`` it is the whole return, and with ``value_target="distribution"`` Z^λ takes its
+place in (3), whose law is that of the whole return for every λ. And an ascent can end in a local maximum: where the
 policy already takes an action almost always, all of the worst share α is its own, and the others are not missed.
 
 What is maximised, in every state visited, is the CVaR of the return from there on. That is the criterion of
@@ -94,7 +95,12 @@ def cvar_level(risk_measure: str) -> float | None:
     return alpha
 
 
-def apply_risk_measure(risk_measure: str, buffer: RolloutBuffer, policy: DistributionalActorCriticPolicy) -> None:
+def apply_risk_measure(
+    risk_measure: str,
+    buffer: RolloutBuffer,
+    policy: DistributionalActorCriticPolicy,
+    outcomes: npt.NDArray[np.float32] | None = None,
+) -> None:
     """
     Replace the advantages of a rollout by those of the risk measure. The critic's targets stay: it goes on predicting
     all returns.
@@ -102,12 +108,17 @@ def apply_risk_measure(risk_measure: str, buffer: RolloutBuffer, policy: Distrib
     :param risk_measure: one that :func:`check_risk_measure` accepts; ``"mean"`` leaves everything as it is
     :param buffer: full, with returns computed and not yet read
     :param policy: that collected it
+    :param outcomes: where the critic learns from distributions, the atoms of equal probability of these, (steps,
+        n_envs, m): advantages are then expectations over them. The λ-returns, narrower than what such a critic
+        predicts, would fall below q_α too seldom
     """
     alpha = cvar_level(risk_measure)
     if alpha is None:
         return
+    outcomes = buffer.returns[..., None] if outcomes is None else outcomes
     for steps, distribution in rollout_distributions(buffer, policy):
-        buffer.advantages[steps] = cvar_advantages(distribution, buffer.returns[steps], alpha)
+        of_atoms = cvar_advantages(distribution, np.moveaxis(outcomes[steps], -1, 0), alpha)  # (m, steps, n_envs)
+        buffer.advantages[steps] = of_atoms.mean(axis=0)
 
 
 def cvar_advantages(distribution: ValueDistribution, returns: npt.ArrayLike, alpha: float) -> npt.NDArray[np.float64]:

@@ -162,6 +162,23 @@ def test_only_advantages_change_and_only_with_a_risk_measure(risk_measure: str) 
         np.testing.assert_allclose(model.rollout_buffer.advantages[:, 0], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_with_distributions_as_targets_advantages_are_expectations_over_them() -> None:
+    """As many quantiles as the targets have atoms, so that the head leaves these as they are."""
+    settings = {"n_steps": 64, "batch_size": 64, "value_target": "distribution", "policy_kwargs": {"n_quantiles": 128}}
+    model = agent(gym.make("CartPole-v1"), "cvar:0.25", 0, **settings)
+    with th.no_grad():
+        model.policy.value_net.bias.copy_(th.linspace(-9.0, 9.0, 128))
+    _, callback = model._setup_learn(64)
+    env: Any = model.get_env()
+    model.collect_rollouts(env, callback, model.rollout_buffer, 64)
+    buffer: Any = model.rollout_buffer
+    distribution = model.value_distribution(buffer.observations[:, 0])
+    expected = cvar_advantages(distribution, buffer.value_targets[:, 0].T, 0.25).mean(axis=0)
+    np.testing.assert_allclose(buffer.advantages[:, 0], expected, rtol=1e-4, atol=1e-5)
+    of_lambda_returns = cvar_advantages(distribution, buffer.returns[:, 0], 0.25)
+    assert np.abs(of_lambda_returns - expected).max() > 0.01
+
+
 def test_it_is_saved_with_the_model(tmp_path: Path) -> None:
     path = tmp_path / "averse.zip"
     agent(Arms(), "cvar:0.25", 0).save(path)
