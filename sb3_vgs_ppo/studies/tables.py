@@ -76,7 +76,7 @@ def _row(environment: EnvironmentResult, variant: VariantResult) -> dict[str, An
         elif field.name == "detection":
             row.update(vars(value) if value else dict.fromkeys(field.name for field in fields(Detection)))
         elif field.name == "coverage":
-            row.update({f"{one.kind}_{one.level:g}": one.share.value for one in value})
+            row.update({f"coverage_{one.kind}_{one.level:g}": one.share.value for one in value})
         elif field.name == "diagnostics":
             row.update(value)
         elif field.name != "phases":  # as many as the task has: they are in summary.json

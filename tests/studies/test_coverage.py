@@ -61,8 +61,8 @@ def test_a_study_shows_the_coverage_of_its_variants(store: StudyStore, tmp_path:
     assert [one.share.value for one in on.coverage] == pytest.approx([0.04, 0.8])
     write_tables(result, tmp_path)
     rows = pd.read_csv(tmp_path / "table.csv")
-    assert rows.loc[1, ["quantile_0.05", "interval_0.9"]].tolist() == pytest.approx([0.04, 0.8])
-    assert rows.loc[0, ["quantile_0.05", "interval_0.9"]].isna().all()
+    assert rows.loc[1, ["coverage_quantile_0.05", "coverage_interval_0.9"]].tolist() == pytest.approx([0.04, 0.8])
+    assert rows.loc[0, ["coverage_quantile_0.05", "coverage_interval_0.9"]].isna().all()
 
 
 def test_a_calibration_is_a_result_that_must_stay_as_it_was(store: StudyStore) -> None:
