@@ -45,15 +45,17 @@ class ElementsSpatial(Measure):
         """Let the waiting observations enter the EMAs, in their order."""
         if not self._waiting:
             return
-        figures, observed = global_figures(as_array(stack(self._waiting)), as_array(self.numel))
+        figures, observed = global_figures(stack(self._waiting), as_array(self.numel))
         self._waiting.clear()
-        for figure, seen in zip(figures, observed, strict=True):
-            # 1 − β; but 1 for the first value ever, at which EMA1 starts; and 0 where no tensor was finite
-            step_size = seen * (1.0 - self.beta * self._started)
+        seen = observed[:, None]
+        # before each of them: 1 if there was an observation before
+        started = at_least(self._started, ((seen.cumsum(0) - seen) > 0) * 1.0)
+        # 1 − β; but 1 for the first value ever, at which EMA1 starts; and 0 where no tensor was finite
+        step_sizes = seen * (1.0 - self.beta * started)
+        for figure, step_size in zip(figures, step_sizes, strict=True):
             self._averages = self._averages + step_size * (figure - self._averages)
-            self._started = at_least(self._started, seen)
+        self._started = at_least(started[-1], observed[-1])
 
-    @silent
     def normalized_variance(self, step_count: int) -> Array:
         self._enter()
         divisor = self._started * (1.0 - self.beta**step_count)  # 0 / 0 = NaN where nothing was observed

@@ -42,7 +42,6 @@ class ElementsTemporal(Measure):
         # A gradient whose square would overflow is not observed: it would stay in the variance for ever
         self._limit = th.finfo(layout.dtype).max ** 0.5 / 4
 
-    @silent
     def update(self, observation: Observation) -> None:
         gradient = observation.elements
         assert gradient is not None  # the reader was told to observe elements
@@ -56,17 +55,13 @@ class ElementsTemporal(Measure):
         change = gradient - self._mean
         moved = step_size * change
         self._mean += moved
-        self._variance += moved * change
+        self._variance += moved.mul_(change)
         self._variance *= 1.0 - step_size
 
-    @silent
     def normalized_variance(self, step_count: int) -> Array:
         inflation, bias = self._corrections()
-        sizes = list(self.layout.sizes)
-        # Variances are not negative, so their sum is their 1-norm
-        variance = as_array(th.stack(th._foreach_norm(self._variance.split(sizes), 1, dtype=th.float64)))
-        norm = as_array(th.stack(th._foreach_norm(self._mean.split(sizes), 2, dtype=th.float64)))
-        return self._ratio(variance * inflation, norm * norm, bias)
+        variance, squared_mean = self.layout.sum_powers(self._variance, 1), self.layout.sum_powers(self._mean, 2)
+        return self._ratio(variance * inflation, squared_mean, bias)
 
     @silent
     def element_variances(self) -> th.Tensor:

@@ -6,21 +6,20 @@ There is one factor for everything, one per tensor, or one per element.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch as th
 
 from sb3_vgs_ppo.errors import UserInputError
-from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, silent, where
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, where
 from sb3_vgs_ppo.scaling.layout import Layout
 from sb3_vgs_ppo.scaling.moments import Observation
 from sb3_vgs_ppo.scaling.settings import Granularity
 
 
-@dataclass(frozen=True)
-class Factors:
+class Factors(NamedTuple):
     """
-    :param values: 0-d for ``"global"``, shape (P,) for ``"tensor"``, (N,) for ``"element"``
+    :param values: 0-d for ``"global"`` (a float on a CPU), shape (P,) for ``"tensor"``, (N,) for ``"element"``
     :param granularity: what each of them is of
     :param layout: of the parameters
     """
@@ -38,7 +37,6 @@ class Factors:
             return (self.values * sizes).sum() / at_least(sizes.sum(), 1.0)
         return as_array(self.values.mean(dtype=th.float64))
 
-    @silent
     def norm_ratio(self, observation: Observation) -> Array:
         """:return: norm of the gradient after scaling over that before it, of finite tensors, 0-d"""
         if self.granularity == "global":
@@ -67,11 +65,12 @@ class Factors:
             for gradient in gradients:
                 gradient.mul_(self.values)
 
-    def whole(self) -> th.Tensor | float:
-        """:return: by what all elements as one vector are multiplied: 0-d, or shape (N,)"""
-        if self.granularity == "tensor":
-            return self.layout.spread(self.values)
-        return as_tensor(self.values).to(self.layout.dtype)
+    def scale_flat_(self, flat: th.Tensor) -> None:
+        """:meth:`scale_` where all gradients are one vector, shape (N,)"""
+        if self.granularity == "global" and isinstance(self.values, th.Tensor):
+            self.scale_([flat], tuple)
+        else:
+            flat.mul_(self._whole())
 
     def shorten_(self, parameters: list[th.Tensor], old: list[th.Tensor]) -> None:
         """
@@ -81,7 +80,7 @@ class Factors:
         :param old: copies from before they moved; overwritten
         """
         if self.granularity == "global":
-            weights = [as_tensor(self.values).to(parameter.dtype) for parameter in parameters]
+            weights = [th.as_tensor(self.values, dtype=parameter.dtype) for parameter in parameters]
         else:
             pieces = self._pieces(parameters, range(len(parameters)))
             weights = [piece.to(parameter.dtype) for piece, parameter in zip(pieces, parameters, strict=True)]
@@ -91,7 +90,13 @@ class Factors:
 
     def shorten_flat_(self, flat: th.Tensor, old: th.Tensor) -> None:
         """:meth:`shorten_` where all parameters are one vector, shape (N,)"""
-        flat.copy_(old.lerp_(flat, self.whole()))
+        flat.copy_(old.lerp_(flat, self._whole()))
+
+    def _whole(self) -> th.Tensor | float:
+        """:return: by what all elements as one vector are multiplied: 0-d, or shape (N,)"""
+        if self.granularity == "tensor":
+            return self.layout.spread(self.values)
+        return self.values.to(self.layout.dtype) if isinstance(self.values, th.Tensor) else self.values
 
     def _pieces(self, like: list[th.Tensor], present: Sequence[int]) -> list[th.Tensor]:
         """:return: the factors of each tensor named by ``present``, 0-d or in its shape"""

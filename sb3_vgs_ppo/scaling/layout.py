@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch as th
 
-from sb3_vgs_ppo.scaling.arrays import Array, as_tensor
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,12 @@ class Layout:
     dtype: th.dtype
     numel: th.Tensor = field(init=False, repr=False, compare=False)
     """The sizes as float64 tensor on the device, shape (P,)."""
+    _repeats: Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "numel", th.tensor(self.sizes, dtype=th.float64, device=self.device))
+        repeats = th.tensor(self.sizes, dtype=th.long, device=self.device)
+        object.__setattr__(self, "_repeats", as_array(repeats))
+        object.__setattr__(self, "numel", repeats.double())
 
     @classmethod
     def of(cls, tensors: Sequence[th.Tensor]) -> Layout:
@@ -52,7 +56,28 @@ class Layout:
         :param values: one number per tensor, shape (P,)
         :return: the number of each element's tensor, shape (N,); a single one where the host knows that all are equal
         """
-        if isinstance(values, np.ndarray) and (values == values[0]).all():
+        if isinstance(values, th.Tensor):
+            return values.to(self.dtype).repeat_interleave(self._repeats, output_size=self.n_elements)
+        if (values == values[0]).all():
             return float(values[0])
-        repeats = self.numel.long()
-        return as_tensor(values).to(self.dtype).repeat_interleave(repeats, output_size=self.n_elements)
+        # NumPy repeats four times faster than torch on a CPU
+        return th.from_numpy(np.repeat(as_tensor(values).to(self.dtype).numpy(), self._repeats))
+
+    def sum_powers(self, values: th.Tensor, power: Literal[1, 2]) -> Array:
+        """
+        :param values: one number per element, shape (N,); not negative if ``power`` is 1
+        :param power: to which they are raised
+        :return: their sum over the elements of each tensor, shape (P,), float64
+        """
+        if self.device.type != "cpu":
+            norms = th.stack(th._foreach_norm(values.split(list(self.sizes)), power, dtype=th.float64))
+            return norms if power == 1 else norms.square_()
+        x = values.numpy()
+        sums = np.zeros(len(self.sizes))
+        if len(x):
+            # A segment that reduceat does not know as empty would sum up to its neighbour's first element
+            filled = self._repeats > 0
+            starts = (self._repeats.cumsum() - self._repeats)[filled]
+            powers = np.square(x, dtype=np.float64) if power == 2 else x
+            sums[filled] = np.add.reduceat(powers, starts, dtype=np.float64)
+        return sums

@@ -12,13 +12,15 @@ from typing import ClassVar
 import torch as th
 
 from sb3_vgs_ppo._types import StateDict
-from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, silent, where
+from sb3_vgs_ppo.scaling.arrays import Array, add_where, as_array, as_tensor, at_least
 from sb3_vgs_ppo.scaling.layout import Layout
 from sb3_vgs_ppo.scaling.moments import Observation
 
 
 class Measure(ABC):
     """One version's statistics.
+
+    Callers of :meth:`update` and :meth:`normalized_variance` see to it that NumPy is silent.
 
     :param layout: of the parameters
     :param beta: decay of the exponential moving averages (EMA)
@@ -87,11 +89,9 @@ class TensorMeasure(Measure):
     def values(self, observation: Observation) -> tuple[Array, Array]:
         """:return: what is averaged in the two EMAs, each of shape (P,)"""
 
-    @silent
     def update(self, observation: Observation) -> None:
         self._entering[0], self._entering[1] = self.values(observation)
-        changes = self.step_size() * (self._entering - self._averages)
-        self._averages = self._averages + where(observation.finite, changes, 0.0)
+        add_where(observation.finite, self._averages, self.step_size() * (self._entering - self._averages))
 
     def step_size(self) -> float | Array:
         """:return: weight of a new value; 1 − β lets the EMAs start at 0 (EMA0)"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch as th
 from stable_baselines3.common.logger import Logger
 
-from sb3_vgs_ppo.scaling.arrays import Array, stack
+from sb3_vgs_ppo.scaling.arrays import Array, as_tensor, stack
 from sb3_vgs_ppo.scaling.moments import BATCH, Observation, squared_norm
 from sb3_vgs_ppo.scaling.quantiles import observed_quantiles
 
@@ -56,15 +56,16 @@ class MetricWindow:
 
     def _sum_up(self) -> None:
         if self._finite:
-            self._n_finite = self._n_finite + stack(self._finite).sum()
+            self._n_finite = self._n_finite + as_tensor(stack(self._finite)).sum()
             self._finite.clear()
         if self._steps:
-            sums, factors, norm_ratios, variances = (stack(column) for column in zip(*self._steps, strict=True))
+            columns = zip(*self._steps, strict=True)
+            sums, factors, norm_ratios, variances = (as_tensor(stack(column)) for column in columns)
             self._steps.clear()
             norms = squared_norm(sums).sqrt()
             quantiles = observed_quantiles(variances, self._q)
-            columns = th.column_stack((factors, quantiles[:, 2], quantiles, norms, norms * norm_ratios))
-            self._sums = self._sums + columns.sum(0)
+            figures = th.column_stack((factors, quantiles[:, 2], quantiles, norms, norms * norm_ratios))
+            self._sums = self._sums + figures.sum(0)
 
     def pop(self) -> dict[str, float]:
         """:return: what :meth:`VarianceGradientScaler.pop_metrics` reports, without the step count"""

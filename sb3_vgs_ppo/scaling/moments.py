@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch as th
 
-from sb3_vgs_ppo.scaling.arrays import Array, as_array, at_least, largest, stack, where
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, at_least, join, largest, silent, stack, where
 from sb3_vgs_ppo.scaling.layout import Layout
 
 # Small gradients are concatenated up to this many elements and reduced together, so that a thousand small tensors cost
@@ -33,8 +32,7 @@ BATCH = 64
 _SUM, _ABS, _SQUARE, _MAX = range(4)
 
 
-@dataclass(frozen=True)
-class Observation:
+class Observation(NamedTuple):
     """What one gradient contributes to the statistics.
 
     :param sums: Σg, Σ|g|, Σg² and max|g| of each tensor, shape (4, P); NaN where a tensor has no gradient
@@ -93,11 +91,11 @@ def global_figures(sums: Array, numel: Array) -> tuple[Array, Array]:
     finite = finite_tensors(sums)
     sums = where(finite[:, None], sums, 0.0)
     count = (finite * numel).sum(-1)
-    total, energy = sums[:, _ABS].sum(-1), sums[:, _SQUARE].sum(-1)
+    totals = sums.sum(-1)
+    total, energy = totals[:, _ABS], totals[:, _SQUARE]
     mean = total / at_least(count, 1.0)
     variance = at_least(energy - total * mean, 0.0) / at_least(count - 1.0, 1.0)
-    figures = as_array(stack((mean, variance, energy**0.5, largest(sums[:, _MAX]))))
-    return figures.T, (count > 0) * 1.0
+    return stack((mean, variance, energy**0.5, largest(sums[:, _MAX]))).T, (count > 0) * 1.0
 
 
 class _Group(NamedTuple):
@@ -131,7 +129,7 @@ class GradientReader:
         self._nonempty = [index for index, size in enumerate(self._sizes) if size]
         self._present: list[int] = []
         self._groups: list[_Group] = []
-        self._columns: th.Tensor | None = None
+        self._columns: Array | None = None
 
     def gradients(self) -> list[th.Tensor]:
         """:return: every gradient that is there and has elements"""
@@ -151,9 +149,9 @@ class GradientReader:
         present = self.present() if flat is None else self._nonempty
         if present != self._present:
             self._plan(present)
-        gradients = self.gradients() if flat is None else flat
         try:
-            blocks = [_segment_sums(gradients, group) for group in self._groups]
+            gradients = self.gradients() if flat is None else flat
+            blocks = [_segment_sums(self._values(gradients, group), group.starts) for group in self._groups]
         except (RuntimeError, TypeError) as error:
             if any(p.grad is not None and p.grad.layout != th.strided for p in self.parameters):
                 raise RuntimeError(
@@ -161,21 +159,43 @@ class GradientReader:
                     "sparse=False, or leave its parameter out of the scaler's list."
                 ) from error
             raise
-        found = blocks[0] if len(blocks) == 1 else th.cat(blocks or [self.numel.new_empty(4, 0)], dim=1)
-        if self._columns is not None:
-            found = found.new_full((4, len(self._sizes)), th.nan).index_copy_(1, self._columns, found)
-        sums = as_array(found)
+        sums = blocks[0] if len(blocks) == 1 and self._columns is None else self._arrange(blocks)
         elements = self._elements(flat) if self._per_element else None
         return Observation(sums, self._numel, finite_tensors(sums), len(present), elements)
+
+    def _values(self, gradients: list[th.Tensor] | th.Tensor, group: _Group) -> th.Tensor:
+        """
+        :param gradients: all of them, as a list or as one vector
+        :return: those of the group as one vector
+        """
+        if isinstance(gradients, th.Tensor):
+            values = gradients if len(self._groups) == 1 else gradients[group.elements]
+        elif group.starts is None:
+            values = gradients[group.members][0].flatten()
+        else:
+            values = th.cat([gradient.flatten() for gradient in gradients[group.members]])
+        return values.detach()  # ``backward(create_graph=True)`` leaves gradients that require gradients
+
+    def _arrange(self, blocks: list[Array]) -> Array:
+        """
+        :param blocks: sums of each group
+        :return: sums of all tensors, NaN for those without a gradient, shape (4, P)
+        """
+        if blocks and self._columns is None:
+            return join(blocks)
+        sums = as_array(self.numel.new_full((4, len(self._sizes)), th.nan))
+        if blocks:
+            sums[:, self._columns] = join(blocks)
+        return sums
 
     def _elements(self, flat: th.Tensor | None) -> th.Tensor:
         """:return: a copy of all gradients as one vector, shape (N,)"""
         if flat is not None:
-            return flat.to(self.layout.dtype, copy=True)
+            return flat.detach().to(self.layout.dtype, copy=True)
         elements = self.layout.zeros()
         for parameter, piece in zip(self.parameters, elements.split(list(self._sizes)), strict=True):
             if parameter.grad is not None:
-                piece.copy_(parameter.grad.flatten())
+                piece.copy_(parameter.grad.detach().flatten())
         return elements
 
     def _plan(self, present: list[int]) -> None:
@@ -193,7 +213,7 @@ class GradientReader:
             _Group(slice(a, b), slice(ends[a], ends[b]), self._starts(sizes[a:b])) for a, b in pairwise(cuts) if b > a
         ]
         everything = len(present) == len(self._sizes)
-        self._columns = None if everything else th.tensor(present, dtype=th.long, device=self._device)
+        self._columns = None if everything else as_array(th.tensor(present, dtype=th.long, device=self._device))
         self._present = present
 
     def _starts(self, sizes: list[int]) -> np.ndarray | th.Tensor | None:
@@ -203,20 +223,14 @@ class GradientReader:
         return offsets[:-1] if self._device.type == "cpu" else th.from_numpy(offsets).to(self._device)
 
 
-def _segment_sums(gradients: list[th.Tensor] | th.Tensor, group: _Group) -> th.Tensor:
+def _segment_sums(values: th.Tensor, starts: np.ndarray | th.Tensor | None) -> Array:
     """
-    :param gradients: all of them, as a list or as one flat tensor
-    :return: Σg, Σ|g|, Σg² and max|g| of each gradient of the group, shape (4, number of members), float64
+    :param values: gradients of a group, as one vector
+    :param starts: see :class:`_Group`
+    :return: Σg, Σ|g|, Σg² and max|g| of each of them, shape (4, number of members), float64
     """
-    members, elements, starts = group
-    if isinstance(gradients, th.Tensor):
-        values = gradients[elements]
-    elif starts is None:
-        values = gradients[members][0].flatten()
-    else:
-        values = th.cat([gradient.flatten() for gradient in gradients[members]])
     if starts is None:
-        return _whole_sums(values)
+        return as_array(_whole_sums(values))
     return _device_segment_sums(values, starts) if isinstance(starts, th.Tensor) else _cpu_segment_sums(values, starts)
 
 
@@ -245,15 +259,12 @@ def _device_segment_sums(values: th.Tensor, offsets: th.Tensor) -> th.Tensor:
     return th.stack((total, magnitude, reduce("sum"), maximum))
 
 
-def _cpu_segment_sums(values: th.Tensor, starts: np.ndarray) -> th.Tensor:
+@silent  # non-finite sums mark the tensor as not observed
+def _cpu_segment_sums(values: th.Tensor, starts: np.ndarray) -> Array:
     # NumPy reduces segments three times faster than torch.segment_reduce on a CPU. It knows no bfloat16.
     x = (values.float() if values.itemsize < th.float32.itemsize else values).numpy().astype(np.float64)
-    sums = np.empty((4, len(starts)))
-    with np.errstate(over="ignore", invalid="ignore"):  # non-finite sums mark the tensor as not observed
-        np.add.reduceat(x, starts, out=sums[_SUM])
-        np.abs(x, out=x)
-        np.add.reduceat(x, starts, out=sums[_ABS])
-        np.maximum.reduceat(x, starts, out=sums[_MAX])
-        np.square(x, out=x)
-        np.add.reduceat(x, starts, out=sums[_SQUARE])
-    return th.from_numpy(sums)
+    total = np.add.reduceat(x, starts)
+    np.abs(x, out=x)
+    magnitude, maximum = np.add.reduceat(x, starts), np.maximum.reduceat(x, starts)
+    np.square(x, out=x)
+    return stack((total, magnitude, np.add.reduceat(x, starts), maximum))

@@ -19,7 +19,7 @@ from stable_baselines3.common.logger import Logger
 from sb3_vgs_ppo._flat import flat_view
 from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.errors import CheckpointError, UserInputError, VGSMigrationWarning
-from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, silent, where
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, dot, silent, where
 from sb3_vgs_ppo.scaling.elements_spatial import ElementsSpatial
 from sb3_vgs_ppo.scaling.elements_temporal import ElementsTemporal
 from sb3_vgs_ppo.scaling.factors import Factors, averaging_of
@@ -149,7 +149,7 @@ class VarianceGradientScaler:
         self._reader: GradientReader | None = GradientReader(checked_parameters(parameters), per_element)
         self._layout, self._numel = self._reader.layout, self._reader.numel
         self._q = self._numel.new_full((1,), 0.9)
-        self._one = as_array(self._numel.new_ones(()))
+        self._one = self._numel.new_ones(()) if self._numel.device.type != "cpu" else 1.0
         self.reset_statistics()
 
     def reset_statistics(self) -> None:
@@ -162,7 +162,7 @@ class VarianceGradientScaler:
         self._measure: Measure = self._figures
         if MEASURES[self._version] is not ElementsSpatial:
             self._measure = MEASURES[self._version](self._layout, self._settings.beta, self._settings.eps)
-        self._normalized_variances = self._measure.normalized_variance(0)
+        self._read_measure()
         self._p90_weights: Array | None = None
 
     def scale_gradients(self) -> float:
@@ -179,7 +179,6 @@ class VarianceGradientScaler:
         self.observe()
         return float(self.scale())
 
-    @th.no_grad()
     def observe(self, flat: th.Tensor | None = None) -> None:
         """
         Stage this gradient's statistics: the first half of :meth:`scale_gradients`.
@@ -197,29 +196,29 @@ class VarianceGradientScaler:
             self._staged = _Staged(observation, self._one, self._one)
             self._window.add_gradient(observation)
 
-    @th.no_grad()
     def scale(self, flat: th.Tensor | None = None) -> Array:
         """
         Multiply every ``.grad`` by the factor: the second half of :meth:`scale_gradients`, without a host read.
 
         :param flat: as in :meth:`observe`
-        :return: as :meth:`scale_gradients`, 0-d float64: a NumPy number on a CPU, elsewhere a tensor
+        :return: as :meth:`scale_gradients`, a float on a CPU, elsewhere a 0-d float64 tensor
         :raises RuntimeError: this is a copy without parameters
         """
         reader = self._bound_reader()
         if self._application.apply_to == "update" or not self._active():
             return self._one
-        gradients = reader.gradients() if flat is None else [flat]
-        if not gradients:
-            return self._one
         factors = self._factors()
-        if flat is None or factors.granularity == "global":
-            factors.scale_(gradients, reader.present)
+        if flat is not None:
+            factors.scale_flat_(flat.detach())
+        elif gradients := reader.gradients():
+            with th.no_grad():
+                factors.scale_(gradients, reader.present)
         else:
-            flat.mul_(factors.whole())
+            return self._one
         factor = factors.mean()
         if self._staged is not None:
-            self._staged = self._staged._replace(factor=factor, norm_ratio=factors.norm_ratio(self._staged.observation))
+            observation = self._staged.observation
+            self._staged = _Staged(observation, factor, factors.norm_ratio(observation))
         return factor
 
     @contextmanager
@@ -258,7 +257,7 @@ class VarianceGradientScaler:
             if self._staged is not None:
                 self._staged = self._staged._replace(factor=factors.mean())
 
-    @th.no_grad()
+    @silent
     def step(self) -> None:
         """
         Commit the staged statistics, or observe ``.grad`` and commit that if none are staged; then log.
@@ -285,7 +284,6 @@ class VarianceGradientScaler:
         """Drop staged statistics, because the update that they belong to was skipped."""
         self._staged = None
 
-    @th.no_grad()
     def get_normalized_variance(self) -> float:
         """
         :return: nv of the raw gradients committed so far, 0 if there were none: the 0.9-quantile over tensors, or over
@@ -295,7 +293,6 @@ class VarianceGradientScaler:
             return float(observed_quantiles(self._element_variances().double(), self._q)[0])
         return float(self._normalized_variance())
 
-    @th.no_grad()
     def get_scaling_factor(self) -> float:
         """:return: the factor that is applied next, the mean over elements where there are several"""
         return float(self._factors().mean()) if self._active() else 1.0
@@ -359,7 +356,7 @@ class VarianceGradientScaler:
         self._figures.load_statistics(migrated)
         if self._measure is not self._figures:
             self._measure.load_statistics(migrated)
-        self._normalized_variances = self._measure.normalized_variance(self._step_count)
+        self._read_measure()
 
     def __getstate__(self) -> dict[str, Any]:
         unbound = {"_reader": None, "logger": None, "_staged": None, "_window": MetricWindow(self._numel.device)}
@@ -378,17 +375,20 @@ class VarianceGradientScaler:
             )
         return self._reader
 
+    @silent
+    def _read_measure(self) -> None:
+        self._normalized_variances = self._measure.normalized_variance(self._step_count)
+
     def _warming_up(self) -> bool:
         return self._step_count < self._settings.warmup_steps
 
     def _active(self) -> bool:
         return self.enabled and not self._warming_up()
 
-    @silent
     def _normalized_variance(self) -> Array:
         """:return: 0.9-quantile over the observed tensors, 0-d"""
         weights = self._weigh_p90() if self._p90_weights is None else self._p90_weights
-        return ascending(self._normalized_variances) @ weights
+        return dot(ascending(self._normalized_variances), weights)
 
     def _weigh_p90(self) -> Array:
         return as_array(rank_weights(as_tensor(self._normalized_variances), self._q)[0])
@@ -397,7 +397,6 @@ class VarianceGradientScaler:
         assert isinstance(self._measure, ElementsTemporal)  # no other version has this granularity
         return self._measure.element_variances()
 
-    @silent
     def _factors(self) -> Factors:
         """:return: clip(1 / (1 + α · min(nv, variance_cap)), min_scaling_factor, 1), nv of the average"""
         settings, granularity = self._settings, self._application.granularity

@@ -6,7 +6,7 @@ same noise reads 0, and a constant gradient whose elements differ reads high (th
 
 from __future__ import annotations
 
-from sb3_vgs_ppo.scaling.arrays import Array, at_least, silent
+from sb3_vgs_ppo.scaling.arrays import Array, at_least
 from sb3_vgs_ppo.scaling.measure import TensorMeasure
 from sb3_vgs_ppo.scaling.moments import Observation
 
@@ -25,7 +25,6 @@ class TensorSpatial(TensorMeasure):
         # EMA1 starts at a tensor's first value. So its sum of weights is 0 before and 1 for ever after.
         return 1.0 - self.beta * self._averages[2]
 
-    @silent
     def normalized_variance(self, step_count: int) -> Array:
         # Divided by 1 − β^t although it does not start at 0: this inflates early moments, as that version did.
         divisor = self._averages[2] * (1.0 - self.beta**step_count)  # 0 / 0 = NaN where nothing was observed

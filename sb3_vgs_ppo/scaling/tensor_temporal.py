@@ -5,7 +5,7 @@ The stochastic variance of Faghri & Duvenaud (2020, arXiv:2007.04532), per tenso
 
 from __future__ import annotations
 
-from sb3_vgs_ppo.scaling.arrays import Array, at_least, silent
+from sb3_vgs_ppo.scaling.arrays import Array, at_least
 from sb3_vgs_ppo.scaling.measure import TensorMeasure
 from sb3_vgs_ppo.scaling.moments import Observation
 
@@ -23,7 +23,6 @@ class TensorTemporal(TensorMeasure):
         mean = observation.mean()
         return mean, mean * mean
 
-    @silent
     def normalized_variance(self, step_count: int) -> Array:
         averages = self._averages[:2] / self._averages[2]  # 0 / 0 = NaN where nothing was observed
         squared_mean = averages[0] * averages[0]
