@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -72,6 +72,65 @@ class Wage(gym.Env[Any, Any]):
         return np.zeros(3, np.float32), reward, is_last and not self.cut, is_last and self.cut, {}
 
 
+class Matching(gym.Env[Any, Any]):
+    """
+    Episodes of eight steps, each with a reward of 1 for the action that the observation shows, and a part of it for a
+    part of the action. Who is blind to one of the two bits that are shown earns half of what can be earned.
+
+    :param observed: "vector", "image" or "dict"
+    :param actions: what the two bits are answered with
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+
+    def __init__(self, observed: str, actions: spaces.Space[Any], render_mode: str | None = None) -> None:
+        parts = {"first": spaces.Discrete(2), "second": spaces.Box(-1.0, 1.0, (1,), np.float32)}
+        self.observation_space = {
+            "vector": spaces.Box(-1.0, 1.0, (2,), np.float32),
+            "image": spaces.Box(0, 255, (36, 36, 1), np.uint8),
+            "dict": spaces.Dict(parts),
+        }[observed]
+        self.observed = observed
+        self.action_space = actions
+        self.render_mode = render_mode
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        reward = self._reward(action)
+        return self._observe(), reward, self.steps == 8, False, {}
+
+    def render(self) -> np.ndarray:
+        return np.repeat(self._image(), 3, axis=2)
+
+    def _reward(self, action: Any) -> float:
+        first, second = self.bits
+        if isinstance(self.action_space, spaces.Discrete):
+            return float(action == 2 * first + second)
+        if isinstance(self.action_space, spaces.Box):
+            return 1.0 - float(np.abs(action - (2 * self.bits - 1)).mean()) / 2
+        wanted = self.bits if isinstance(self.action_space, spaces.MultiBinary) else [2 * first, second]
+        return float(np.mean(action == wanted))
+
+    def _observe(self) -> Any:
+        self.bits = self.np_random.integers(2, size=2)
+        signs = (2 * self.bits - 1).astype(np.float32)
+        if self.observed == "dict":
+            return {"first": self.bits[0], "second": signs[1:]}
+        return self._image() if self.observed == "image" else signs
+
+    def _image(self) -> np.ndarray:
+        """:return: one of the quarters is white"""
+        image = np.zeros((36, 36, 1), np.uint8)
+        row, column = 18 * self.bits
+        image[row : row + 18, column : column + 18] = 255
+        return image
+
+
 class NeedsArgument(gym.Env[Any, Any]):
     """Cannot be made from its id alone."""
 
@@ -118,6 +177,14 @@ for name, space in {
 for fault in ("nan", "crash"):
     gym.register(f"Toy{fault.title()}-v0", Toy, kwargs={"space": VECTOR, "fault": fault})
 gym.register("ToyWage-v0", Wage)
+for name, observed, actions in (
+    ("Image", "image", spaces.Discrete(4)),
+    ("Dict", "dict", spaces.Discrete(4)),
+    ("MultiDiscrete", "vector", spaces.MultiDiscrete([3, 2])),
+    ("MultiBinary", "vector", spaces.MultiBinary(2)),
+    ("Box", "vector", spaces.Box(-1.0, 1.0, (2,), np.float32)),
+):
+    gym.register(f"ToyMatching{name}-v0", Matching, kwargs={"observed": observed, "actions": actions})
 gym.register("ToyNeedsArgument-v0", NeedsArgument)
 gym.register("ToyUnboundedActions-v0", UnboundedActions)
 gym.register("ToyGatedCartPole-v0", GatedCartPole, max_episode_steps=500)
