@@ -89,6 +89,7 @@ def _print_finished(result: TrainingResult) -> None:
         f"  {folder.curve.name}: learning curve\n"
         f"{_calibration_line(folder)}"
         f"  {folder.final_model.name}: the final agent; {folder.best_model.name}: the best at an evaluation\n"
+        f"{_video_line(result)}"
         f"{_tracker_lines(result)}"
         f"Next: {program('sb3-vgs-ppo')} inspect {shlex.quote(str(folder.path))}"
     )
@@ -97,6 +98,16 @@ def _print_finished(result: TrainingResult) -> None:
 def _calibration_line(folder: RunFolder) -> str:
     figure = folder.calibration_figure
     return f"  {figure.name}: predicted against realised returns\n" if figure.exists() else ""
+
+
+def _video_line(result: TrainingResult) -> str:
+    video = result.video
+    if video is None:
+        return ""
+    return (
+        f"  {video.path.name}: an episode of {video.agent} ({video.step:,} steps of training): "
+        f"{video.n_steps:,} steps, return {video.episode_return:.2f}\n"
+    )
 
 
 def _tracker_lines(result: TrainingResult) -> str:

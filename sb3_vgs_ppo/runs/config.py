@@ -13,6 +13,7 @@ from sb3_vgs_ppo._types import ValueHeadName, ValueTarget
 from sb3_vgs_ppo.errors import UserInputError
 
 OptimizerName: TypeAlias = Literal["adam", "adamw", "upgd", "adaptive-upgd"]
+VecEnvName: TypeAlias = Literal["dummy", "subproc"]
 
 VGS_OFF = "off"
 
@@ -31,6 +32,10 @@ class TrainConfig:
     """Environment steps, summed over all environments; rounded up to whole rollouts."""
     n_envs: int = 8
     """Environments stepped side by side."""
+    vec_env: VecEnvName = "dummy"
+    """Where they live: all in one process (dummy), or each in its own (subproc), for environments with slow steps."""
+    frame_stack: int = 1
+    """Newest observations that the agent sees as one; 4 is usual for Atari games."""
     seed: int = 0
     """Seeds networks, exploration, environments and evaluations."""
     vgs_version: str = "3.0"
@@ -57,6 +62,8 @@ class TrainConfig:
     """Evaluate after the rollout that reaches a multiple of this many steps; 0: only at the end."""
     eval_episodes: int = 10
     """Episodes of an evaluation."""
+    record_video: bool = False
+    """Record an episode of the best agent after training: video.mp4 where there is OpenCV, else video.gif."""
     on_change: str = "none"
     """What to do when returns drop below their prediction: none, report, restart-head, shrink-head, reset-optimizer,
     raise-noise or raise-entropy; several of them joined by +."""
@@ -98,6 +105,7 @@ def check_config(config: TrainConfig) -> None:
     smallest = {
         "total_timesteps": 1,
         "n_envs": 1,
+        "frame_stack": 1,
         "seed": 0,
         "checkpoint_every": 0,
         "keep_checkpoints": 1,

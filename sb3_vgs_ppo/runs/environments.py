@@ -14,11 +14,20 @@ from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import (
+    VecEnv,
+    VecFrameStack,
+    VecNormalize,
+    unwrap_vec_normalize,
+    unwrap_vec_wrapper,
+)
 
 from sb3_vgs_ppo._hints import did_you_mean
 from sb3_vgs_ppo.envs import phase_length
 from sb3_vgs_ppo.errors import UserInputError
+from sb3_vgs_ppo.runs.atari import preprocess, register_atari, skip_frames
+from sb3_vgs_ppo.runs.config import VecEnvName
+from sb3_vgs_ppo.runs.vec_envs import WorkerEnv, WorkerVecEnv
 
 _EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco"}
 """Extra of this package that brings what a gymnasium module of environments needs."""
@@ -33,6 +42,8 @@ def make_training_env(
     env_kwargs: Mapping[str, Any] | None = None,
     normalize: bool = False,
     gamma: float = 0.99,
+    vec_env: VecEnvName = "dummy",
+    frame_stack: int = 1,
     append: bool = False,
 ) -> VecEnv:
     """
@@ -44,19 +55,24 @@ def make_training_env(
     :param normalize: normalize observations and rewards by running statistics. Images and discrete observations stay as
         they are
     :param gamma: discount of the return whose running variance scales the rewards
+    :param vec_env: step the environments one after the other in this process, or side by side in one process each
+    :param frame_stack: number of observations, the newest last, that the agent sees as one; 1 for the newest alone
     :param append: go on with monitor files that are there, instead of overwriting them
     :raises UserInputError: the environments cannot have equal shares of a phase
     """
+    arguments = _training_arguments(env_id, env_kwargs or {}, n_envs, seed)
     env = make_vec_env(
-        partial(gym.make, env_id, **_training_arguments(env_id, env_kwargs or {}, n_envs, seed)),
+        partial(make_env, env_id, arguments),
         n_envs,
         seed=seed,
         monitor_dir=str(monitor_dir),
         monitor_kwargs={"override_existing": not append},
+        wrapper_class=_wrap_in_worker if vec_env == "subproc" else preprocess,
+        vec_env_cls=WorkerVecEnv if vec_env == "subproc" else None,
     )
     if normalize:
         env = VecNormalize(env, gamma=gamma, **_normalized_observations(env.observation_space))
-    return env
+    return env if frame_stack == 1 else VecFrameStack(env, frame_stack)
 
 
 def make_evaluation_env(
@@ -69,9 +85,11 @@ def make_evaluation_env(
     phase: int = 0,
 ) -> VecEnv:
     """
-    An environment that sees what the training environment sees: its statistics are shared, and not updated here.
+    An environment that sees what the training environment sees: its statistics are shared, and not updated here, and as
+    many observations are stacked. It lives in this process.
 
-    Rewards are the environment's own.
+    Rewards are the environment's own, but for those that SB3's preprocessing of Atari games clips. Their episodes in
+    the ``Monitor`` have the game's own rewards too.
 
     :param training_env: where the agent is trained
     :param env_kwargs: arguments of the environment, as in :func:`make_training_env`
@@ -82,7 +100,7 @@ def make_evaluation_env(
     changes = phase_length(env_id, arguments) is not None
     if changes:
         arguments |= {"phase_steps": None, "task_seed": training_env.get_attr("task_seed")[0]}
-    env = make_vec_env(partial(gym.make, env_id, **arguments), n_envs, seed=seed)
+    env = make_vec_env(partial(make_env, env_id, arguments), n_envs, seed=seed, wrapper_class=preprocess)
     if changes:
         env.env_method("set_phase", phase)
     trained = unwrap_vec_normalize(training_env)
@@ -92,7 +110,18 @@ def make_evaluation_env(
         if trained.norm_obs:
             normalized.obs_rms = trained.obs_rms
         env = normalized
-    return env
+    stack = unwrap_vec_wrapper(training_env, VecFrameStack)
+    return VecFrameStack(env, stack.stacked_obs.n_stack) if isinstance(stack, VecFrameStack) else env
+
+
+def make_env(env_id: str, env_kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
+    """
+    :param env_id: registered id, ``module:Env-v0``, or that of an Atari game
+    :param env_kwargs: arguments of the environment
+    :return: one environment, in what is to be within SB3's ``Monitor``
+    """
+    register_atari(env_id)
+    return skip_frames(gym.make(env_id, **env_kwargs), env_id, env_kwargs)
 
 
 def policy_alias(observation_space: spaces.Space[Any]) -> str:
@@ -102,19 +131,22 @@ def policy_alias(observation_space: spaces.Space[Any]) -> str:
     return "CnnPolicy" if is_image_space(observation_space) else "MlpPolicy"
 
 
-def check_environment(env_id: str, env_kwargs: Mapping[str, Any] | None = None, n_envs: int = 1) -> None:
+def check_environment(
+    env_id: str, env_kwargs: Mapping[str, Any] | None = None, n_envs: int = 1, frame_stack: int = 1
+) -> None:
     """
     Make an environment once and close it.
 
     :param env_kwargs: arguments of the environment, as in :func:`make_training_env`
-    :raises UserInputError: the id is not registered, its module or a package that it needs cannot be imported, or it
-        cannot be made with these arguments
+    :raises UserInputError: the id is not registered, its module or a package that it needs cannot be imported, it
+        cannot be made with these arguments, or its observations cannot be stacked
     """
     arguments = dict(env_kwargs or {})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # training will show them; an error is one line
-            gym.make(env_id, **arguments).close()
+            env = make_env(env_id, arguments)
+            env.close()
     except UserInputError:
         raise
     except gym.error.UnregisteredEnv as error:
@@ -133,6 +165,14 @@ def check_environment(env_id: str, env_kwargs: Mapping[str, Any] | None = None, 
             ) from error
         raise UserInputError(f"--env-id {env_id!r} cannot be made: {error}; an id looks like module:Name-v0") from error
     _training_arguments(env_id, arguments, n_envs, seed=0)
+    space = env.observation_space
+    parts = space.values() if isinstance(space, spaces.Dict) else [space]
+    if frame_stack > 1 and not all(isinstance(part, spaces.Box) for part in parts):
+        raise UserInputError(f"--frame-stack {frame_stack}: {env_id} observes {space}; remedy: 1, only arrays stack")
+
+
+def _wrap_in_worker(env: gym.Env[Any, Any]) -> WorkerEnv:
+    return WorkerEnv(preprocess(env))
 
 
 def _training_arguments(env_id: str, env_kwargs: Mapping[str, Any], n_envs: int, seed: int) -> dict[str, Any]:

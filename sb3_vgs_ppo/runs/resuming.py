@@ -16,7 +16,6 @@ from sb3_vgs_ppo.runs.algorithm import build_model
 from sb3_vgs_ppo.runs.checkpointing import UsableCheckpoint, find_usable_checkpoint
 from sb3_vgs_ppo.runs.config import TrainConfig, check_config, check_device
 from sb3_vgs_ppo.runs.config_file import config_from_mapping
-from sb3_vgs_ppo.runs.environments import check_environment
 from sb3_vgs_ppo.runs.extent import Extent
 from sb3_vgs_ppo.runs.folder import RunFolder, existing_run_folder, read_json
 from sb3_vgs_ppo.runs.progress import Display
@@ -24,7 +23,7 @@ from sb3_vgs_ppo.runs.record import add_resumption
 from sb3_vgs_ppo.runs.resume_state import RUN_STATE
 from sb3_vgs_ppo.runs.signals import StopRequest, stop_on_signals
 from sb3_vgs_ppo.runs.tracking import tracking
-from sb3_vgs_ppo.runs.training import Run, TrainingResult, training_env
+from sb3_vgs_ppo.runs.training import Run, TrainingResult, check_training_env, training_env
 
 
 def resume(
@@ -72,7 +71,7 @@ def resume(
             config = replace(config, total_timesteps=total_timesteps)
         config = on_device(config, device)
         check_config(config)
-        check_environment(config.env_id, config.env_kwargs, config.n_envs)
+        check_training_env(config)
         th.set_num_threads(config.torch_threads)
         _explain(display, usable)
         _cut_back(folder, usable)

@@ -23,7 +23,6 @@ from sb3_vgs_ppo.ppo.loading import load_checkpoint
 from sb3_vgs_ppo.runs.algorithm import ACTIVATIONS, OPTIMIZERS, resolve
 from sb3_vgs_ppo.runs.checkpointing import find_usable_checkpoint, list_checkpoints
 from sb3_vgs_ppo.runs.config import VGS_OFF, TrainConfig, check_config
-from sb3_vgs_ppo.runs.environments import check_environment
 from sb3_vgs_ppo.runs.evaluation import Evaluation, evaluate, evaluation_phase, evaluation_seed
 from sb3_vgs_ppo.runs.folder import RunFolder, new_run_folder, read_json
 from sb3_vgs_ppo.runs.progress import Display
@@ -32,7 +31,14 @@ from sb3_vgs_ppo.runs.resuming import on_device, read_config, resume
 from sb3_vgs_ppo.runs.retraining_figure import draw_comparison
 from sb3_vgs_ppo.runs.signals import stop_on_signals
 from sb3_vgs_ppo.runs.tracking import tracking
-from sb3_vgs_ppo.runs.training import FINAL_EVALUATION_EPISODES, Run, TrainingResult, train, training_env
+from sb3_vgs_ppo.runs.training import (
+    FINAL_EVALUATION_EPISODES,
+    Run,
+    TrainingResult,
+    check_training_env,
+    train,
+    training_env,
+)
 
 Name = TypeVar("Name", bound=str)
 
@@ -111,7 +117,7 @@ def retrain(
     config = on_device(replace(config, total_timesteps=total_timesteps or config.total_timesteps), device)
     config = resolve(config)
     check_config(config)
-    check_environment(config.env_id, config.env_kwargs, config.n_envs)
+    check_training_env(config)
     display = display or Display()
     old = _evaluate_old(source)  # before hours of training: a source that cannot be loaded shows now
     result = _train_anew(source, config, out, continue_weights, display, command)
@@ -300,7 +306,7 @@ def continue_checkpoint(
     config = on_device(replace(source.config, run_dir=str(run_dir), total_timesteps=total), device)
     config = resolve(config)
     check_config(config)
-    check_environment(config.env_id, config.env_kwargs, config.n_envs)
+    check_training_env(config)
     return train_from(path, config, parent=path, display=display or Display(), command=command)
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from sb3_vgs_ppo.errors import RunFolderError, VgsPpoError
 from sb3_vgs_ppo.runs.cells import CellTask, cell_config, cell_task
 from sb3_vgs_ppo.runs.engines import Engine
-from sb3_vgs_ppo.runs.environments import check_environment
 from sb3_vgs_ppo.runs.folder import RunFolder, RunState
 from sb3_vgs_ppo.runs.signals import StopRequest, stop_on_signals
 from sb3_vgs_ppo.runs.study_display import StudyDisplay
+from sb3_vgs_ppo.runs.training import check_training_env
 from sb3_vgs_ppo.studies.definition import Cell, Study
 from sb3_vgs_ppo.studies.store import Completion, StudyStore
 
@@ -62,8 +62,7 @@ def check_study(study: Study) -> None:
     for cell in study.cells():
         if cell.seed == study.seeds[0]:
             config = cell_config(study, cell)
-            if cell.variant == study.variants[0].name:
-                check_environment(cell.env_id, config.env_kwargs, config.n_envs)
+            check_training_env(config)
 
 
 def run_study(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,14 @@ from sb3_vgs_ppo.runs.record import write_record
 from sb3_vgs_ppo.runs.resume_state import ResumeState
 from sb3_vgs_ppo.runs.signals import StopRequest, stop_on_signals
 from sb3_vgs_ppo.runs.tracking import Tracker, tracking
+from sb3_vgs_ppo.runs.video import Video, check_rendering, record_video
 from sb3_vgs_ppo.studies.episodes import read_episodes
 
 FINAL_EVALUATION_EPISODES = 20
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 FINAL_EVALUATION_NUMBER = 0  # those during training count from 1
 CALIBRATION_NUMBER = 2**32 - 1  # which no evaluation reaches
+VIDEO_NUMBER = 2**32 - 2
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class TrainingResult:
     :param final_evaluation: of the final agent; None if a signal stopped the run
     :param signal_number: the signal that stopped the run, None if it is finished
     :param shown_by: command or address that shows the run, by the title of its tracker
+    :param video: an episode of the best agent, None if none was to be recorded
     """
 
     folder: RunFolder
@@ -81,6 +85,7 @@ class TrainingResult:
     final_evaluation: Evaluation | None = None
     signal_number: int | None = None
     shown_by: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    video: Video | None = None
 
 
 def train(config: TrainConfig, *, display: Display | None = None, command: Sequence[str] = ()) -> TrainingResult:
@@ -98,7 +103,7 @@ def train(config: TrainConfig, *, display: Display | None = None, command: Seque
     check_config(config)
     run_dir = default_run_dir(config) if config.run_dir is None else Path(config.run_dir).expanduser()
     config = resolve(config)
-    check_environment(config.env_id, config.env_kwargs, config.n_envs)
+    check_training_env(config)
     th.set_num_threads(config.torch_threads)
     with stop_on_signals() as stop, new_run_folder(run_dir) as folder, training_env(config, folder) as env:
         model = build_model(config, env)
@@ -106,6 +111,13 @@ def train(config: TrainConfig, *, display: Display | None = None, command: Seque
             run = Run(config, folder, model, trackers, display or Display(), stop)
             write_record(folder, config, command)  # from here on, the folder is kept
             return run.execute()
+
+
+def check_training_env(config: TrainConfig) -> None:
+    """:raises UserInputError: the environment of a run cannot be made, or not be used as the options say"""
+    check_environment(config.env_id, config.env_kwargs, config.n_envs, config.frame_stack)
+    if config.record_video:
+        check_rendering(config.env_id, config.env_kwargs)
 
 
 @contextmanager
@@ -124,6 +136,8 @@ def training_env(config: TrainConfig, folder: RunFolder, *, append: bool = False
         env_kwargs=config.env_kwargs,
         normalize=config.normalize,
         gamma=gamma_of(config),
+        vec_env=config.vec_env,
+        frame_stack=config.frame_stack,
         append=append,
     )
     try:
@@ -278,6 +292,7 @@ class Run:
         final = self._play(FINAL_EVALUATION_EPISODES, FINAL_EVALUATION_NUMBER)
         model.save(folder.final_model)
         self._calibrate(title)
+        video = self._record_video() if config.record_video else None
         summary = {
             "final_mean_reward": final.mean_reward,
             "final_std_reward": final.std_reward,
@@ -286,7 +301,7 @@ class Run:
             "steps_per_second": round(result.steps_per_second, 1),
         }
         self._write_status("finished", summary=summary)  # written last: whoever reads it finds everything else
-        return replace(result, final_evaluation=final)
+        return replace(result, final_evaluation=final, video=video)
 
     def _calibrate(self, title: str) -> None:
         """Compare predicted with realised returns. A scalar critic predicts nothing that could be covered."""
@@ -304,6 +319,22 @@ class Run:
         table = coverage_table(realised)
         write_calibration(self.folder.calibration, table, realised)
         draw_calibration(self.folder.calibration_figure, title, realised, table)
+
+    def _record_video(self) -> Video:
+        """Record the best agent of the evaluations, or the final one where there was none."""
+        config, folder = self.config, self.folder
+        env = self.model.get_env()
+        assert env is not None
+        return record_video(
+            folder.final_model if self.best is None else folder.best_model,
+            folder.path,
+            config.env_id,
+            evaluation_seed(config.seed, VIDEO_NUMBER),
+            env,
+            env_kwargs=config.env_kwargs,
+            phase_at=partial(evaluation_phase, config),
+            device=config.device,
+        )
 
     def _write_status(self, state: RunState, cause: str | None = None, summary: dict[str, Any] | None = None) -> None:
         status = RunStatus(state, self.model.num_timesteps, self.config.total_timesteps, cause, summary)

@@ -22,6 +22,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from helpers import TOYS
 from sb3_vgs_ppo.cli.main import main
 from sb3_vgs_ppo.cli.shell import program
 from sb3_vgs_ppo.ppo import DistributionalPPO
@@ -146,6 +147,18 @@ def test_the_record_of_a_run_repeats_it(finished: tuple[RunFolder, str], tmp_pat
     first, second = (json.loads(each.config.read_text()) for each in (folder, again))
     assert first["options"] == second["options"]
     assert second["command"][:3] == ["sb3-vgs-ppo", "train", "--config"]
+
+
+def test_a_video_is_named_with_its_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(TOYS)
+    options = ["--env-id", "toy_envs:ToyMatchingBox-v0", "--record-video", "--run-dir", str(tmp_path / "run")]
+    assert main(["train", *SHORT, *options, "--vec-env", "subproc", "--frame-stack", "2"]) == 0
+    line = r"^  (video\.\w+): an episode of best_model\.zip \((256|512) steps of training\): 8 steps, return \d\.\d\d$"
+    shown = re.search(line, capsys.readouterr().out, re.MULTILINE)
+    assert shown is not None
+    assert (tmp_path / "run" / shown[1]).is_file()
 
 
 def test_the_default_folder_is_below_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

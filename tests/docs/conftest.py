@@ -53,7 +53,8 @@ def workplace(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     registered = set(gym.registry)
     yield folder
     for env_id in set(gym.registry) - registered:
-        del gym.registry[env_id]
+        if not str(gym.registry[env_id].entry_point).startswith("ale_py."):  # registered once, by their first import
+            del gym.registry[env_id]
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", "")).startswith(str(folder)):
             del sys.modules[name]

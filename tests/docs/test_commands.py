@@ -21,7 +21,7 @@ from sb3_vgs_ppo.cli.main import COMMANDS, main
 from sb3_vgs_ppo.cli.train import read_options
 from sb3_vgs_ppo.runs.algorithm import resolve
 from sb3_vgs_ppo.runs.config import check_config
-from sb3_vgs_ppo.runs.environments import check_environment
+from sb3_vgs_ppo.runs.training import check_training_env
 
 from .pages import PAGES, ROOT, commands_of, name_of, save_named_blocks
 
@@ -63,7 +63,7 @@ def check_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         config = read_options(words[1:], "sb3-vgs-ppo train")
         check_config(config)
         resolve(config)
-        check_environment(config.env_id, config.env_kwargs, config.n_envs)
+        check_training_env(config)
     if words[0] == "compare":
         open_store(options)
 
@@ -149,6 +149,7 @@ def train_commands() -> list[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # the final evaluation of an Atari agent takes minutes
 @pytest.mark.parametrize(("page", "words"), train_commands())
 def test_trainings_work(page: Path, words: list[str], workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One rollout each."""

@@ -19,6 +19,7 @@ def test_defaults_pass_and_are_those_of_the_parts() -> None:
     [
         ("total_timesteps", 0, 1),
         ("n_envs", 0, 1),
+        ("frame_stack", 0, 1),
         ("seed", -1, 0),
         ("checkpoint_every", -1, 0),
         ("keep_checkpoints", 0, 1),

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.runs.environments import check_environment, make_evaluation_env, make_training_env, policy_alias
@@ -66,6 +66,35 @@ def test_phases_are_counted_over_all_environments(env_kwargs: dict[str, int], ta
 
 
 @pytest.mark.usefixtures("toy_envs")
+@pytest.mark.parametrize("normalize", [False, True])
+def test_evaluation_stacks_as_many_observations(normalize: bool, tmp_path: Path) -> None:
+    """The newest comes last; those before the first are 0."""
+    env = make_training_env("Pendulum-v1", 2, 0, monitor_dir=tmp_path, normalize=normalize, frame_stack=3)
+    env.reset()
+    for _ in range(20):
+        env.step(np.ones((2, 1)))
+    evaluation = make_evaluation_env("Pendulum-v1", 1, 5, env)
+    first = np.asarray(evaluation.reset())[0]
+    second = np.asarray(evaluation.step(np.ones((1, 1)))[0])[0]
+    normalizer = unwrap_vec_normalize(env)
+    raw, _ = gym.make("Pendulum-v1").reset(seed=5)
+    newest = raw if normalizer is None else normalizer.normalize_obs(raw)
+    np.testing.assert_allclose(first, [0.0] * 6 + list(newest), rtol=1e-6)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(second[:6], first[3:])
+    images = make_training_env("toy_envs:ToyImage-v0", 1, 0, monitor_dir=tmp_path, frame_stack=4)
+    assert images.reset().shape == (1, 36, 36, 12)  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("toy_envs")
+@pytest.mark.parametrize("env_id", ["ToyDiscrete-v0", "ToyMixed-v0"])
+def test_observations_that_cannot_be_stacked(env_id: str) -> None:
+    check_environment(f"toy_envs:{env_id}", frame_stack=1)
+    with pytest.raises(UserInputError, match=rf"--frame-stack 2: toy_envs:{env_id} observes D.*; remedy: 1, "):
+        check_environment(f"toy_envs:{env_id}", frame_stack=2)
+    check_environment("toy_envs:ToyImage-v0", frame_stack=2)
+
+
+@pytest.mark.usefixtures("toy_envs")
 @pytest.mark.parametrize(
     ("env_id", "policy", "normalized"),
     [
@@ -100,7 +129,8 @@ def test_ids_that_can_be_made() -> None:
     [
         ("CartPoel-v1", r"is not registered with gymnasium; did you mean 'CartPole-v1'\?"),
         ("CartPole-v7", r"did you mean 'CartPole-v1'\?"),
-        ("ALE/Pong-v5", r"remedy: module:ALE/Pong-v5, with the module that registers it"),
+        ("Qqqqqqq-v5", r"remedy: module:Qqqqqqq-v5, with the module that registers it"),
+        ("ALE/Pnog-v5", r"did you mean 'ALE/Pong-v5'\?"),
         ("toy_envs:ToyImag-v0", r"did you mean 'ToyImage-v0'\?"),
         ("nowhere:Env-v0", r"cannot be imported: No module named 'nowhere'.*; remedy: install the module"),
         ("Hopper-v2", r"cannot be imported: .*gymnasium-robotics"),
@@ -142,6 +172,8 @@ def test_arguments_that_cannot_be_used(env_id: str, env_kwargs: dict[str, Any], 
         ("LunarLander-v3", "Box2D", "box2d"),
         ("ContinualLunarLander-v0", "Box2D", "box2d"),
         ("Hopper-v5", "mujoco", "mujoco"),
+        ("ALE/Pong-v5", "ale_py", "atari"),
+        ("PongNoFrameskip-v4", "cv2", "atari"),
     ],
 )
 def test_a_missing_package_names_the_extra(

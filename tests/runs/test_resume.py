@@ -39,6 +39,10 @@ CONFIG = TrainConfig(
 """Six rollouts; checkpoints and evaluations after every second."""
 
 
+IMAGES = "toy_envs:ToyMatchingImage-v0"
+SMALL_CNN = {"policy_kwargs": {"features_extractor_kwargs": {"features_dim": 8}, "net_arch": [8]}}
+
+
 class Killed(BaseException):
     """Stands for the end of a process where a signal would end the test."""
 
@@ -109,8 +113,17 @@ def train_until(config: TrainConfig, step: float) -> None:
         ("Hopper-v5", 1, "scalar", "adam", "2.0", {"normalize": True}),
         ("Hopper-v5", 4, "quantile", "adaptive-upgd", "3.0", {"normalize": True}),
         ("BipedalWalker-v3", 2, "quantile", "adaptive-upgd", "3.1", {}),
+        ("LunarLander-v3", 2, "quantile", "adam", "3.0", {"vec_env": "subproc", "frame_stack": 3, "normalize": True}),
+        ("Pendulum-v1", 2, "scalar", "adam", "off", {"vec_env": "subproc", "normalize": True}),
+        (IMAGES, 2, "quantile", "adam", "off", {"frame_stack": 2, "algo_kwargs": SMALL_CNN}),
+        pytest.param(
+            *("ALE/Breakout-v5", 2, "quantile", "adaptive-upgd", "3.0"),
+            {"frame_stack": 4, "algo_kwargs": SMALL_CNN, "env_kwargs": {"max_num_frames_per_episode": 200}},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
+@pytest.mark.usefixtures("toy_envs")
 def test_a_resumed_run_equals_one_that_was_never_interrupted(
     env_id: str, n_envs: int, value_head: Any, optimizer: Any, vgs_version: str, changes: dict[str, Any], tmp_path: Path
 ) -> None:
