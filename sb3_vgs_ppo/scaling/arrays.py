@@ -50,12 +50,12 @@ def where(condition: Array, chosen: Array, other: Array | float) -> Array:
     )
 
 
-def add_where(condition: Array, total: Array, change: Array) -> None:
-    """Add the change to the total, in place, where the condition holds."""
-    if isinstance(total, th.Tensor):
-        total.add_(th.where(condition, change, 0.0))
-    else:
-        np.add(total, change, out=total, where=condition)
+def zero_unless(condition: Array, array: Array) -> Array:
+    """:return: the array, with 0 where the condition does not hold; the array itself if the host sees that it does"""
+    if isinstance(array, th.Tensor):
+        return th.where(condition, array, 0.0)
+    # It mostly holds everywhere, and counting is much faster than np.where
+    return array if np.count_nonzero(condition) == condition.size else np.where(condition, array, 0.0)
 
 
 def at_least(array: Array, bound: Array | float) -> Array:
@@ -70,12 +70,9 @@ def dot(first: Array, second: Array) -> Array:
     return first.dot(second) if isinstance(first, th.Tensor) else float(first.dot(second))
 
 
-def sort_(array: Array) -> Array:
-    """:return: the array, sorted along the last axis; in place where that is quicker"""
-    if isinstance(array, th.Tensor):
-        return array.sort(-1).values
-    array.sort()
-    return array
+def sort(array: Array) -> Array:
+    """:return: sorted along the last axis"""
+    return array.sort(-1).values if isinstance(array, th.Tensor) else np.sort(array)
 
 
 def largest(array: Array) -> Array:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch as th
 
 from sb3_vgs_ppo.errors import UserInputError
-from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, where
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, zero_unless
 from sb3_vgs_ppo.scaling.layout import Layout
 from sb3_vgs_ppo.scaling.moments import Observation
 from sb3_vgs_ppo.scaling.settings import Granularity
@@ -41,7 +41,7 @@ class Factors(NamedTuple):
         """:return: norm of the gradient after scaling over that before it, of finite tensors, 0-d"""
         if self.granularity == "global":
             return self.values
-        squares = where(observation.finite, observation.squares(), 0.0)
+        squares = zero_unless(observation.finite, observation.squares())
         total = at_least(squares.sum(), 1e-300)
         if self.granularity == "tensor":
             return ((self.values * self.values * squares).sum() / total) ** 0.5

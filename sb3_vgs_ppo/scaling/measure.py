@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch as th
 
 from sb3_vgs_ppo._types import StateDict
-from sb3_vgs_ppo.scaling.arrays import Array, add_where, as_array, as_tensor, at_least
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, zero_unless
 from sb3_vgs_ppo.scaling.layout import Layout
 from sb3_vgs_ppo.scaling.moments import Observation
 
@@ -91,7 +91,8 @@ class TensorMeasure(Measure):
 
     def update(self, observation: Observation) -> None:
         self._entering[0], self._entering[1] = self.values(observation)
-        add_where(observation.finite, self._averages, self.step_size() * (self._entering - self._averages))
+        changes = self.step_size() * (self._entering - self._averages)
+        self._averages += zero_unless(observation.finite, changes)
 
     def step_size(self) -> float | Array:
         """:return: weight of a new value; 1 − β lets the EMAs start at 0 (EMA0)"""

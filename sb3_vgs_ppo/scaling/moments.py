@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch as th
 
-from sb3_vgs_ppo.scaling.arrays import Array, as_array, at_least, join, largest, silent, stack, where
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, at_least, join, largest, silent, stack, zero_unless
 from sb3_vgs_ppo.scaling.layout import Layout
 
 # Small gradients are concatenated up to this many elements and reduced together, so that a thousand small tensors cost
@@ -89,7 +89,7 @@ def global_figures(sums: Array, numel: Array) -> tuple[Array, Array]:
         something, 0.0 where no tensor was finite, shape (K,)
     """
     finite = finite_tensors(sums)
-    sums = where(finite[:, None], sums, 0.0)
+    sums = zero_unless(finite[:, None], sums)
     count = (finite * numel).sum(-1)
     totals = sums.sum(-1)
     total, energy = totals[:, _ABS], totals[:, _SQUARE]

@@ -6,7 +6,7 @@ import math
 
 import torch as th
 
-from sb3_vgs_ppo.scaling.arrays import Array, sort_, where
+from sb3_vgs_ppo.scaling.arrays import Array, sort, zero_unless
 
 
 def ascending(values: Array) -> Array:
@@ -14,7 +14,7 @@ def ascending(values: Array) -> Array:
     :param values: non-negative; NaN where nothing was observed; shape (..., P)
     :return: sorted, with 0 for what is not finite: what was not observed thus comes first
     """
-    return sort_(where(values < math.inf, values, 0.0))
+    return sort(zero_unless(values < math.inf, values))
 
 
 def rank_weights(values: th.Tensor, q: th.Tensor) -> th.Tensor:

@@ -19,7 +19,7 @@ from stable_baselines3.common.logger import Logger
 from sb3_vgs_ppo._flat import flat_view
 from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.errors import CheckpointError, UserInputError, VGSMigrationWarning
-from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, dot, silent, where
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, dot, silent, zero_unless
 from sb3_vgs_ppo.scaling.elements_spatial import ElementsSpatial
 from sb3_vgs_ppo.scaling.elements_temporal import ElementsTemporal
 from sb3_vgs_ppo.scaling.factors import Factors, averaging_of
@@ -404,7 +404,7 @@ class VarianceGradientScaler:
             nv = self._normalized_variance()
         else:
             nv = self._normalized_variances if granularity == "tensor" else self._element_variances()
-            nv = where(nv < math.inf, nv, 0.0)
+            nv = zero_unless(nv < math.inf, nv)
         momentum = self._application.momentum or self._optimizer_momentum
         strength = settings.alpha * (1.0 - momentum) / (1.0 + momentum)
         # The factor falls with nv, so both bounds on its lower side are one; it cannot exceed 1
