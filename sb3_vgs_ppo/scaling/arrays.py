@@ -19,7 +19,8 @@ Array: TypeAlias = Any
 silent = np.errstate(all="ignore")
 """Decorator: NumPy is as silent as torch about NaN and Inf, which mark what was not observed.
 
-Between other work it costs as much as ten operations, so it is not for functions that a silent one calls."""
+It costs as much as several operations, so it is not for functions that a silent one calls.
+"""
 
 
 def as_array(tensor: th.Tensor) -> Array:

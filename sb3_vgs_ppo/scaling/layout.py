@@ -27,6 +27,7 @@ class Layout:
     numel: th.Tensor = field(init=False, repr=False, compare=False)
     """The sizes as float64 tensor on the device, shape (P,)."""
     _repeats: Array = field(init=False, repr=False, compare=False)
+    """The same as integers, in the form in which elements are repeated."""
 
     def __post_init__(self) -> None:
         repeats = th.tensor(self.sizes, dtype=th.long, device=self.device)

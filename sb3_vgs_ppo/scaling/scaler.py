@@ -37,8 +37,8 @@ class _Staged(NamedTuple):
     """A gradient that was observed but not committed, and what was done with it.
 
     :param observation: of the raw gradient
-    :param factor: by which it, or the update that came of it, was multiplied; mean over elements, 0-d
-    :param norm_ratio: norm of the gradient after scaling over that before it, 0-d
+    :param factor: by which it, or the update that came of it, was multiplied; mean over elements, 0-d or a float
+    :param norm_ratio: norm of the gradient after scaling over that before it, 0-d or a float
     """
 
     observation: Observation
