@@ -18,7 +18,7 @@ from stable_baselines3.common.logger import Logger
 
 from sb3_vgs_ppo._flat import flat_view
 from sb3_vgs_ppo._types import StateDict
-from sb3_vgs_ppo.errors import CheckpointError, UserInputError, VGSMigrationWarning
+from sb3_vgs_ppo.errors import UserInputError, VGSMigrationWarning
 from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, dot, silent, zero_unless
 from sb3_vgs_ppo.scaling.elements_spatial import ElementsSpatial
 from sb3_vgs_ppo.scaling.elements_temporal import ElementsTemporal
@@ -28,9 +28,9 @@ from sb3_vgs_ppo.scaling.metrics import QUANTILES, VARIANCES, MetricWindow, reco
 from sb3_vgs_ppo.scaling.moments import GradientReader, Observation
 from sb3_vgs_ppo.scaling.parameters import checked_parameters
 from sb3_vgs_ppo.scaling.quantiles import ascending, observed_quantiles, rank_weights
-from sb3_vgs_ppo.scaling.settings import LEGACY_APPLICATION, Application, AppliedTo, Granularity, Settings
-from sb3_vgs_ppo.scaling.state import APPLICATION, migrate_state, migration_message, parse_state
-from sb3_vgs_ppo.scaling.versions import DEFAULT_VERSION, KNOWN_VERSIONS, MEASURES
+from sb3_vgs_ppo.scaling.settings import Application, AppliedTo, Granularity, Settings
+from sb3_vgs_ppo.scaling.state import APPLICATION, check_sizes, migrate_state, migration_message, parse_state
+from sb3_vgs_ppo.scaling.versions import DEFAULT_VERSION, KNOWN_VERSIONS, MEASURES, application_of
 
 
 class _Staged(NamedTuple):
@@ -116,7 +116,7 @@ class VarianceGradientScaler:
         self._version = version
         self._settings = Settings(beta, alpha, eps, warmup_steps, min_scaling_factor, variance_cap)
         application = {"granularity": granularity, "apply_to": apply_to, "momentum": momentum}
-        self._application = _application(version, {k: v for k, v in application.items() if v is not None})
+        self._application = application_of(version, {k: v for k, v in application.items() if v is not None})
         self._optimizer_momentum = 0.0
         self.enabled = bool(enabled)
         self.logger = logger
@@ -340,7 +340,7 @@ class VarianceGradientScaler:
         :raises CheckpointError: names the field that is missing, does not fit or is of an unknown version
         """
         parsed = parse_state(state, strict, defaults=self._all_settings())
-        self._check_sizes(parsed.get("param_numel"))
+        check_sizes(parsed, self._layout.sizes)
         migrated = migrate_state(parsed, self._version)
         if migrated is not parsed:
             found = state.get("vgs_version", "1.0 (it names none)")
@@ -377,7 +377,7 @@ class VarianceGradientScaler:
 
     @silent
     def _read_measure(self) -> None:
-        self._normalized_variances = self._measure.normalized_variance(self._step_count)
+        self._normalized_variances: Array = self._measure.normalized_variance(self._step_count)
 
     def _warming_up(self) -> bool:
         return self._step_count < self._settings.warmup_steps
@@ -410,23 +410,3 @@ class VarianceGradientScaler:
         # The factor falls with nv, so both bounds on its lower side are one; it cannot exceed 1
         smallest = max(settings.min_scaling_factor, 1.0 / (1.0 + strength * settings.variance_cap))
         return Factors(at_least(1.0 / (1.0 + strength * nv), smallest), granularity, self._layout)
-
-    def _check_sizes(self, numel: th.Tensor | None) -> None:
-        """:raises CheckpointError: the state is of tensors of other sizes"""
-        if numel is None:
-            return
-        theirs, ours = numel.tolist(), self._numel.long().tolist()
-        if theirs != ours:
-            raise CheckpointError(
-                f"VGS state: field 'param_numel' names {len(theirs)} tensors with {sum(theirs)} elements in all, this "
-                f"scaler has {len(ours)} with {sum(ours)}, or in another order"
-            )
-
-
-def _application(version: str, chosen: dict[str, Any]) -> Application:
-    """:return: how factors are applied; only versions that look at elements leave a choice"""
-    if MEASURES[version].per_element:
-        return Application(**chosen)
-    for name, value in chosen.items():
-        raise UserInputError(f"{name}={value!r} needs version '4.0', not {version!r}; remedy: drop one of them")
-    return LEGACY_APPLICATION

@@ -22,7 +22,7 @@ variance of each element, tensor by tensor, already divided by 1 − β^n. It al
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from numbers import Integral, Real
 from typing import Any
@@ -72,6 +72,23 @@ def parse_state(state: Any, strict: bool = True, defaults: Mapping[str, Any] | N
     if MEASURES[version].averages:
         parsed |= _statistics(state, version, parsed["beta"], parsed["step_count"])
     return parsed
+
+
+def check_sizes(state: StateDict, sizes: Sequence[int]) -> None:
+    """
+    :param state: as :func:`parse_state` returns it
+    :param sizes: number of elements of each tensor of the scaler that is to continue it
+    :raises CheckpointError: it is of tensors of other sizes
+    """
+    numel = state.get("param_numel")
+    if numel is None:
+        return
+    theirs, ours = numel.tolist(), list(sizes)
+    if theirs != ours:
+        raise CheckpointError(
+            f"VGS state: field 'param_numel' names {len(theirs)} tensors with {sum(theirs)} elements in all, this "
+            f"scaler has {len(ours)} with {sum(ours)}, or in another order"
+        )
 
 
 def migrate_state(state: StateDict, to_version: str) -> StateDict:
