@@ -28,11 +28,16 @@ class Layout:
     """The sizes as float64 tensor on the device, shape (P,)."""
     _repeats: Array = field(init=False, repr=False, compare=False)
     """The same as integers, in the form in which elements are repeated."""
+    _segments: tuple[np.ndarray, np.ndarray] = field(init=False, repr=False, compare=False)
+    """Which tensors have elements, and where these begin."""
 
     def __post_init__(self) -> None:
         repeats = th.tensor(self.sizes, dtype=th.long, device=self.device)
         object.__setattr__(self, "_repeats", as_array(repeats))
         object.__setattr__(self, "numel", repeats.double())
+        sizes = np.array(self.sizes)
+        filled = np.flatnonzero(sizes)
+        object.__setattr__(self, "_segments", (filled, (sizes.cumsum() - sizes)[filled]))
 
     @classmethod
     def of(cls, tensors: Sequence[th.Tensor]) -> Layout:
@@ -73,12 +78,10 @@ class Layout:
         if self.device.type != "cpu":
             norms = th.stack(th._foreach_norm(values.split(list(self.sizes)), power, dtype=th.float64))
             return norms if power == 1 else norms.square_()
-        x = values.numpy()
+        x = values.numpy().astype(np.float64)
+        if power == 2:
+            np.square(x, out=x)
         sums = np.zeros(len(self.sizes))
-        if len(x):
-            # A segment that reduceat does not know as empty would sum up to its neighbour's first element
-            filled = self._repeats > 0
-            starts = (self._repeats.cumsum() - self._repeats)[filled]
-            powers = np.square(x, dtype=np.float64) if power == 2 else x
-            sums[filled] = np.add.reduceat(powers, starts, dtype=np.float64)
+        filled, starts = self._segments  # what reduceat makes of an empty segment is its neighbour's first element
+        sums[filled] = np.add.reduceat(x, starts)
         return sums

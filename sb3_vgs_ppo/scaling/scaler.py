@@ -162,7 +162,7 @@ class VarianceGradientScaler:
         self._measure: Measure = self._figures
         if MEASURES[self._version] is not ElementsSpatial:
             self._measure = MEASURES[self._version](self._layout, self._settings.beta, self._settings.eps)
-        self._read_measure()
+        self._normalized_variances = self._read_measure()
         self._p90_weights: Array | None = None
 
     def scale_gradients(self) -> float:
@@ -356,7 +356,7 @@ class VarianceGradientScaler:
         self._figures.load_statistics(migrated)
         if self._measure is not self._figures:
             self._measure.load_statistics(migrated)
-        self._read_measure()
+        self._normalized_variances = self._read_measure()
 
     def __getstate__(self) -> dict[str, Any]:
         unbound = {"_reader": None, "logger": None, "_staged": None, "_window": MetricWindow(self._numel.device)}
@@ -376,8 +376,8 @@ class VarianceGradientScaler:
         return self._reader
 
     @silent
-    def _read_measure(self) -> None:
-        self._normalized_variances: Array = self._measure.normalized_variance(self._step_count)
+    def _read_measure(self) -> Array:
+        return self._measure.normalized_variance(self._step_count)
 
     def _warming_up(self) -> bool:
         return self._step_count < self._settings.warmup_steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -133,6 +134,21 @@ class TestFactor:
             alone.parameters[0].grad = scaler.parameters[1].grad
             alone.step()
         assert scaler.get_normalized_variance() == pytest.approx(alone.get_normalized_variance(), rel=1e-12) != 0.0
+
+
+@each_version
+@pytest.mark.filterwarnings("error")
+def test_what_is_not_observed_warns_of_nothing(version: str) -> None:
+    """NaN, opposite infinities, tensors without gradient or elements, and squares that overflow."""
+    scaler = VarianceGradientScaler([th.nn.Parameter(th.zeros(n, dtype=th.float64)) for n in (3, 2, 0)], version)
+    scaler.load_state_dict({**scaler.state_dict(), "warmup_steps": 0})
+    for values in ([math.nan, 1.0, 1.0], [math.inf, -math.inf, 1.0], [1e200, 1.0, 1.0], [1e153, 1.0, 1.0]):
+        scaler.parameters[0].grad = th.tensor(values, dtype=th.float64)
+        scaler.scale_gradients()
+        scaler.step()
+        assert scaler.get_scaling_factor() > 0.0
+    assert scaler.pop_metrics()["vgs/nonfinite"] == 3
+    assert scaler.state_dict()["step_count"] == 4
 
 
 class TestStaging:
