@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -131,6 +132,20 @@ def policy_alias(observation_space: spaces.Space[Any]) -> str:
     return "CnnPolicy" if is_image_space(observation_space) else "MlpPolicy"
 
 
+def stacked_observations(env_id: str, observation_space: spaces.Space[Any]) -> int:
+    """
+    :param env_id: an environment
+    :param observation_space: what an agent observes that was trained there
+    :return: the ``frame_stack`` of its training; 1 where its observations are no stack of the environment's
+    :raises UserInputError: see :func:`check_environment`
+    """
+    check_environment(env_id)
+    env = preprocess(make_env(env_id, {}))
+    env.close()
+    one, several = _size(env.observation_space), _size(observation_space)
+    return several // one if one and several % one == 0 else 1
+
+
 def check_environment(
     env_id: str, env_kwargs: Mapping[str, Any] | None = None, n_envs: int = 1, frame_stack: int = 1
 ) -> None:
@@ -166,9 +181,17 @@ def check_environment(
         raise UserInputError(f"--env-id {env_id!r} cannot be made: {error}; an id looks like module:Name-v0") from error
     _training_arguments(env_id, arguments, n_envs, seed=0)
     space = env.observation_space
-    parts = space.values() if isinstance(space, spaces.Dict) else [space]
-    if frame_stack > 1 and not all(isinstance(part, spaces.Box) for part in parts):
+    if frame_stack > 1 and not all(isinstance(part, spaces.Box) for part in _parts(space)):
         raise UserInputError(f"--frame-stack {frame_stack}: {env_id} observes {space}; remedy: 1, only arrays stack")
+
+
+def _parts(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
+    return list(space.values()) if isinstance(space, spaces.Dict) else [space]
+
+
+def _size(space: spaces.Space[Any]) -> int:
+    """:return: number of values in an observation, without those that are no arrays"""
+    return sum(math.prod(part.shape) for part in _parts(space) if isinstance(part, spaces.Box))
 
 
 def _wrap_in_worker(env: gym.Env[Any, Any]) -> WorkerEnv:

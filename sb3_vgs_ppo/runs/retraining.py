@@ -23,6 +23,7 @@ from sb3_vgs_ppo.ppo.loading import load_checkpoint
 from sb3_vgs_ppo.runs.algorithm import ACTIVATIONS, OPTIMIZERS, resolve
 from sb3_vgs_ppo.runs.checkpointing import find_usable_checkpoint, list_checkpoints
 from sb3_vgs_ppo.runs.config import VGS_OFF, TrainConfig, check_config
+from sb3_vgs_ppo.runs.environments import stacked_observations
 from sb3_vgs_ppo.runs.evaluation import Evaluation, evaluate, evaluation_phase, evaluation_seed
 from sb3_vgs_ppo.runs.folder import RunFolder, new_run_folder, read_json
 from sb3_vgs_ppo.runs.progress import Display
@@ -173,6 +174,7 @@ def _source_of_checkpoint(path: Path, env_id: str | None) -> Source:
         env_id=env_id,
         total_timesteps=max(model.num_timesteps, 1),
         n_envs=model.n_envs,
+        frame_stack=stacked_observations(env_id, model.observation_space),
         seed=model.seed or 0,
         vgs_version=model.vgs_version or VGS_OFF,
         optimizer=_name_of(type(model.policy.optimizer), OPTIMIZERS, path),

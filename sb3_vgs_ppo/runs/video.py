@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -84,6 +86,7 @@ def check_rendering(env_id: str, env_kwargs: Mapping[str, Any]) -> None:
     :param env_kwargs: its arguments
     :raises UserInputError: the environment has no images, or they need what is not there
     """
+    _draw_off_screen()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -140,6 +143,7 @@ def record_video(
     :param phase_at: phase of a continual environment at a step of the training
     :param device: where the policy computes
     """
+    _draw_off_screen()
     model = load_checkpoint(checkpoint, device=device)
     phase = phase_at(model.num_timesteps)
     env = make_evaluation_env(env_id, 1, seed, training_env, env_kwargs=rendering(env_kwargs or {}), phase=phase)
@@ -178,6 +182,12 @@ def write_video(folder: Path, frames: Iterator[Frame], fps: float) -> Path:
             file.write(draft.read_bytes())
         path.with_suffix(".gif" if path.suffix == ".mp4" else ".mp4").unlink(missing_ok=True)
     return path
+
+
+def _draw_off_screen() -> None:
+    """Tell SDL, behind pygame, where there is no screen: it would look for one, and write an error of its own."""
+    if sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 class _Episode:

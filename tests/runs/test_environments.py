@@ -7,10 +7,17 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_vgs_ppo.errors import UserInputError
-from sb3_vgs_ppo.runs.environments import check_environment, make_evaluation_env, make_training_env, policy_alias
+from sb3_vgs_ppo.runs.environments import (
+    check_environment,
+    make_evaluation_env,
+    make_training_env,
+    policy_alias,
+    stacked_observations,
+)
 
 
 def test_environment_i_is_seeded_with_seed_plus_i_and_monitored(tmp_path: Path) -> None:
@@ -83,6 +90,20 @@ def test_evaluation_stacks_as_many_observations(normalize: bool, tmp_path: Path)
     np.testing.assert_array_equal(second[:6], first[3:])
     images = make_training_env("toy_envs:ToyImage-v0", 1, 0, monitor_dir=tmp_path, frame_stack=4)
     assert images.reset().shape == (1, 36, 36, 12)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("env_id", "space", "expected"),
+    [
+        ("Pendulum-v1", spaces.Box(-1, 1, (9,)), 3),
+        ("Pendulum-v1", spaces.Box(-1, 1, (3,)), 1),
+        ("Pendulum-v1", spaces.Box(-1, 1, (10,)), 1),
+        ("ALE/Pong-v5", spaces.Box(0, 255, (4, 84, 84), np.uint8), 4),
+        ("FrozenLake-v1", spaces.Discrete(16), 1),
+    ],
+)
+def test_an_agent_tells_how_many_observations_it_sees(env_id: str, space: gym.Space[Any], expected: int) -> None:
+    assert stacked_observations(env_id, space) == expected
 
 
 @pytest.mark.usefixtures("toy_envs")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch as th
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecFrameStack
 
 from sb3_vgs_ppo.errors import RunFolderError, UserInputError
 from sb3_vgs_ppo.ppo import DistributionalPPO
@@ -21,6 +23,7 @@ from sb3_vgs_ppo.runs.training import train
 
 CONFIG = TrainConfig(
     env_id="CartPole-v1",
+    frame_stack=2,
     total_timesteps=256,
     n_envs=2,
     seed=5,
@@ -90,7 +93,8 @@ def test_continue_starts_from_the_migrated_weights(legacy_run: Path, tmp_path: P
     assert record["options"]["algo_kwargs"] == config["options"]["algo_kwargs"]
     old = parameters(legacy_run / "final_model.zip")
     continued = parameters(new.final_model)
-    scratch = DistributionalPPO("MlpPolicy", "CartPole-v1", policy_kwargs={"net_arch": [8]}, seed=5).policy.state_dict()
+    env = VecFrameStack(make_vec_env("CartPole-v1"), 2)
+    scratch = DistributionalPPO("MlpPolicy", env, policy_kwargs={"net_arch": [8]}, seed=5).policy.state_dict()
     weight = "mlp_extractor.policy_net.0.weight"
     moved = (continued[weight] - old[weight]).norm()
     assert 0 < moved < 0.5 * (continued[weight] - scratch[weight]).norm()
@@ -113,6 +117,7 @@ def test_a_lone_checkpoint_needs_its_environment_and_keeps_its_options(legacy_ru
     assert source.config.algo_kwargs == expected
     ours = (source.config.n_envs, source.config.seed, source.config.vgs_version, source.config.optimizer)
     assert ours == (2, 5, "2.0", "adaptive-upgd")
+    assert source.config.frame_stack == 2
     done = retrain(lone, env_id="CartPole-v1", total_timesteps=128)
     assert done.folder == tmp_path / "agent_vgs-3.0"
     assert not (done.folder / "old").exists()
