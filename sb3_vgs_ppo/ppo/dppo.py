@@ -11,7 +11,6 @@ import io
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Integral
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
@@ -23,20 +22,19 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
-from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vgs_ppo._flat import pack_parameters
 from sb3_vgs_ppo._types import ValueTarget, VgsPlacement
 from sb3_vgs_ppo.checkpoint import save_model_archive
-from sb3_vgs_ppo.distributional import ScalarHead, ValueDistribution
+from sb3_vgs_ppo.distributional import ValueDistribution
 from sb3_vgs_ppo.errors import TrainingDiverged, UserInputError
 from sb3_vgs_ppo.optim.adam_twin import joint_steps
+from sb3_vgs_ppo.ppo.arguments import check_arguments, check_critic
 from sb3_vgs_ppo.ppo.compiled import CompiledUpdate
 from sb3_vgs_ppo.ppo.distribution_targets import (
     DISTRIBUTION,
     DistributionRolloutBuffer,
-    check_value_target,
     distribution_buffer_class,
 )
 from sb3_vgs_ppo.ppo.gradients import Gradients, PackedGradients
@@ -48,7 +46,8 @@ from sb3_vgs_ppo.ppo.persistence import describe, environment_members
 from sb3_vgs_ppo.ppo.policies import CnnPolicy, DistributionalActorCriticPolicy, MlpPolicy, MultiInputPolicy
 from sb3_vgs_ppo.ppo.risk import apply_risk_measure, prepare_critic
 from sb3_vgs_ppo.ppo.surrogate import clipped_surrogate, normalized
-from sb3_vgs_ppo.scaling import VarianceGradientScaler, check_vgs_kwargs
+from sb3_vgs_ppo.ppo.update_record import flat_parameters, nonfinite_arrays, nonfinite_gradients, record_update
+from sb3_vgs_ppo.scaling import VarianceGradientScaler
 
 SelfDistributionalPPO = TypeVar("SelfDistributionalPPO", bound="DistributionalPPO")
 
@@ -185,7 +184,7 @@ class DistributionalPPO(PPO):
 
     def _setup_model(self) -> None:
         # Here and not in __init__, because ``load`` sets attributes and then calls this.
-        self._check_arguments()
+        check_arguments(self)
         clip_range_vf = self.clip_range_vf  # as the user gave it; SB3 wraps it
         buffer_class = self.rollout_buffer_class
         if self.value_target == DISTRIBUTION:
@@ -193,33 +192,13 @@ class DistributionalPPO(PPO):
         super()._setup_model()
         if self.value_target == DISTRIBUTION:
             self.rollout_buffer_class = buffer_class  # which files store: the other follows from value_target
-        check_value_target(self.value_target, self.policy.value_head)
-        if clip_range_vf is not None and not isinstance(self.policy.value_net, ScalarHead):
-            raise UserInputError(
-                f"clip_range_vf={clip_range_vf!r} needs a scalar critic, not {self.policy.value_head!r}: "
-                "shifting a clipped mean lets the variance of the predicted distribution grow; "
-                "remedy: clip_range_vf=None, or policy_kwargs=dict(value_head='scalar')"
-            )
+        check_critic(self, clip_range_vf)
         prepare_critic(self.risk_measure, self.policy)
         self.vgs = None
         if self.vgs_version is not None:
             self.vgs = VarianceGradientScaler(
                 self.policy.parameters(), version=self.vgs_version, **(self.vgs_kwargs or {})
             )
-
-    def _check_arguments(self) -> None:
-        if self.vgs_placement not in ("before_clip", "after_clip"):
-            raise UserInputError(f"vgs_placement={self.vgs_placement!r}; remedy: 'before_clip' or 'after_clip'")
-        if not isinstance(self.max_nonfinite_updates, Integral) or self.max_nonfinite_updates < 1:
-            raise UserInputError(
-                f"max_nonfinite_updates={self.max_nonfinite_updates!r}; remedy: a whole number of at least 1"
-            )
-        if not issubclass(self.policy_class, DistributionalActorCriticPolicy):
-            raise UserInputError(
-                f"policy {self.policy_class.__name__} has no value head; remedy: 'MlpPolicy', 'CnnPolicy', "
-                "'MultiInputPolicy', or a class derived from DistributionalActorCriticPolicy"
-            )
-        check_vgs_kwargs(self.vgs_kwargs or {}, version_argument="vgs_version")
 
     def value_distribution(self, observation: np.ndarray | dict[str, np.ndarray]) -> ValueDistribution:
         """
@@ -267,7 +246,7 @@ class DistributionalPPO(PPO):
         parameters = list(self.policy.parameters())
         pack_parameters(parameters)
         log = MinibatchLog()
-        parameters_before = self._flat_parameters()
+        parameters_before = flat_parameters(self.policy)
         evaluate, gradients = self._choose_evaluation(parameters)
         with joint_steps(self.policy.optimizer) as step:
             for epoch in range(self.n_epochs):
@@ -278,7 +257,7 @@ class DistributionalPPO(PPO):
                     if self.verbose >= 1:
                         self.logger.info(f"Early stopping at step {epoch} due to reaching max kl")
                     break
-        self._log_update(log, parameters_before)
+        record_update(self, log, parameters_before)
 
     def _choose_evaluation(self, parameters: list[th.nn.Parameter]) -> tuple[Evaluation, Gradients]:
         """
@@ -400,52 +379,12 @@ class DistributionalPPO(PPO):
         if self.vgs is not None:
             self.vgs.discard()
         if self._nonfinite_in_a_row >= self.max_nonfinite_updates:
-            tensors = [
-                name
-                for name, parameter in self.policy.named_parameters()
-                if parameter.grad is not None and not th.isfinite(parameter.grad.norm())
-            ]
-            raise TrainingDiverged(tensors, self._nonfinite_in_a_row, self.num_timesteps, self._nonfinite_rollout())
-
-    def _nonfinite_rollout(self) -> list[str]:
-        """:return: names of the rollout's arrays that hold NaN or Inf, which tells the environment's fault from ours"""
-        observations = self.rollout_buffer.observations
-        parts = observations.values() if isinstance(observations, dict) else [observations]
-        arrays = {"observations": list(parts), "rewards": [self.rollout_buffer.rewards]}
-        return [name for name, values in arrays.items() if not all(np.isfinite(value).all() for value in values)]
-
-    def _flat_parameters(self) -> th.Tensor:
-        with th.no_grad():
-            return th.nn.utils.parameters_to_vector(self.policy.parameters())
-
-    def _log_update(self, log: MinibatchLog, parameters_before: th.Tensor) -> None:
-        """Record the figures of one ``train()`` call: SB3's keys, the critic's and the scaler's."""
-        record = self.logger.record
-        clip_range = self.clip_range(self._current_progress_remaining)  # type: ignore[operator]
-        for name, value in log.means(clip_range).items():
-            record(f"train/{name}", value)
-        record("train/loss", log.last("loss"))  # of the last minibatch, as in SB3
-        record("train/skipped_updates", log.skipped)
-        explained = explained_variance(self.rollout_buffer.values.flatten(), self.rollout_buffer.returns.flatten())
-        record("train/explained_variance", explained)
-        for name, tensor in self.policy.value_net.metrics(*log.last_epoch_predictions()).items():
-            record(f"train/{name}", tensor.item())
-        if hasattr(self.policy, "log_std"):
-            record("train/std", th.exp(self.policy.log_std).mean().item())
-        record("train/n_updates", self._n_updates, exclude="tensorboard")
-        record("train/clip_range", clip_range)
-        if self.clip_range_vf is not None:
-            record("train/clip_range_vf", self.clip_range_vf(self._current_progress_remaining))  # type: ignore[operator]
-        self._log_scaler(log.fraction_above("grad_norm", self.max_grad_norm), parameters_before)
-
-    def _log_scaler(self, clip_fraction: float, parameters_before: th.Tensor) -> None:
-        """Clip fraction and update ratio are recorded with VGS off too: a study compares versions against "off"."""
-        change = self._flat_parameters() - parameters_before
-        self.logger.record("vgs/clip_fraction", clip_fraction)
-        self.logger.record("vgs/update_ratio", (change.norm() / parameters_before.norm()).item())
-        if self.vgs is not None:
-            for name, value in self.vgs.pop_metrics().items():
-                self.logger.record(name, value)
+            raise TrainingDiverged(
+                nonfinite_gradients(self.policy),
+                self._nonfinite_in_a_row,
+                self.num_timesteps,
+                nonfinite_arrays(self.rollout_buffer),
+            )
 
     def learn(
         self: SelfDistributionalPPO,
