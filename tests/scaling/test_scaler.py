@@ -140,10 +140,11 @@ class TestFactor:
 @pytest.mark.filterwarnings("error")
 def test_what_is_not_observed_warns_of_nothing(version: str) -> None:
     """NaN, opposite infinities, tensors without gradient or elements, and squares that overflow."""
-    scaler = VarianceGradientScaler([th.nn.Parameter(th.zeros(n, dtype=th.float64)) for n in (3, 2, 0)], version)
+    scaler = VarianceGradientScaler([th.nn.Parameter(th.zeros(n, dtype=th.float64)) for n in (3, 2, 2, 0)], version)
     scaler.load_state_dict({**scaler.state_dict(), "warmup_steps": 0})
     for values in ([math.nan, 1.0, 1.0], [math.inf, -math.inf, 1.0], [1e200, 1.0, 1.0], [1e153, 1.0, 1.0]):
         scaler.parameters[0].grad = th.tensor(values, dtype=th.float64)
+        scaler.parameters[1].grad = th.ones(2, dtype=th.float64)
         scaler.scale_gradients()
         scaler.step()
         assert scaler.get_scaling_factor() > 0.0
