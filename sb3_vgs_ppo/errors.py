@@ -38,10 +38,10 @@ class TrainingDiverged(VgsPpoError, RuntimeError):  # noqa: N818 - the name says
     """
 
     def __init__(self, tensors: Sequence[str], n_updates: int, num_timesteps: int, rollout: Sequence[str] = ()) -> None:
-        self.tensors = tuple(tensors)
+        self.tensors: tuple[str, ...] = tuple(tensors)
         self.n_updates = n_updates
         self.num_timesteps = num_timesteps
-        self.rollout = tuple(rollout)
+        self.rollout: tuple[str, ...] = tuple(rollout)
         shown = ", ".join(self.tensors[:4]) or "none (the loss itself)"
         more = f" and {len(self.tensors) - 4} more" if len(self.tensors) > 4 else ""
         if self.rollout:

@@ -264,5 +264,11 @@ CHANGE = (
     Metric(("change/alarms",), "alarms", "at the end", "so far"),
 )
 
-GLOSSARY = {"rollout": ROLLOUT, "train": TRAIN, "vgs": VGS, "plasticity": PLASTICITY, "change": CHANGE}
+GLOSSARY: dict[str, tuple[Metric, ...]] = {
+    "rollout": ROLLOUT,
+    "train": TRAIN,
+    "vgs": VGS,
+    "plasticity": PLASTICITY,
+    "change": CHANGE,
+}
 """The tables by name."""

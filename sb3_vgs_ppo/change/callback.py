@@ -44,8 +44,8 @@ class ChangeCallback(BaseCallback):
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
-        self.responses = list(responses)
-        self.chart = chart or SelfStartingChart()
+        self.responses: list[Response] = list(responses)
+        self.chart: SelfStartingChart = chart or SelfStartingChart()
         self.file = file
         self.alarms: list[Alarm] = []
         self._is_pending = False

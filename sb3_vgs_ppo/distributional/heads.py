@@ -40,8 +40,8 @@ class ValueHead(nn.Module, ABC):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        self.weight = linear.weight
-        self.bias = linear.bias
+        self.weight: th.Tensor = linear.weight
+        self.bias: th.Tensor = linear.bias
 
     def init_weights(self, ortho: bool) -> None:
         """

@@ -95,7 +95,7 @@ class Support(nn.Module, ABC):
         self.register_buffer("prior_logits", prior_logits, persistent=False)
         self.low = low
         self.high = high
-        self.centre = (low + high) / 2
+        self.centre: float = (low + high) / 2
 
     @abstractmethod
     def _project(self, targets: th.Tensor) -> th.Tensor:
@@ -220,7 +220,7 @@ class LinearSupport(Support):
             )
         super().__init__(atoms, th.zeros(n_atoms), low=float(v_min), high=float(v_max))
         self.register_buffer("edges", edges.float(), persistent=False)
-        self.sigma = HL_GAUSS_SIGMA * bin_width
+        self.sigma: float = HL_GAUSS_SIGMA * bin_width
 
     def _project(self, targets: th.Tensor) -> th.Tensor:
         return hl_gauss(targets, self.edges, self.sigma)

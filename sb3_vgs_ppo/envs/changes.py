@@ -57,11 +57,11 @@ class ObservationRotation(Change):
             raise UserInputError(
                 f"observation_rotation: {space} has whole numbers; remedy: observation_permutation, which keeps them"
             )
-        self.observation_space = spaces.Box(-np.inf, np.inf, space.shape, space.dtype.type)
+        self.observation_space: spaces.Box = spaces.Box(-np.inf, np.inf, space.shape, space.dtype.type)
         self._matrix: npt.NDArray[np.float64] | None = None
 
     def enter(self, task_seed: int, phase: int) -> None:
-        size = self.observation_space.shape[0]  # type: ignore[index]
+        size = self.observation_space.shape[0]
         self._matrix = orthogonal_matrix(phase_generator(task_seed, phase), size) if phase else None
 
     def observation(self, observation: Any) -> Any:
@@ -74,7 +74,7 @@ class ObservationPermutation(Change):
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         space = _vector_space(env.observation_space, "observation_permutation")
         # Every entry may come to stand in every place
-        self.observation_space = spaces.Box(
+        self.observation_space: spaces.Box = spaces.Box(
             space.low.min(),
             space.high.max(),
             space.shape,

@@ -42,9 +42,9 @@ class ContinualEnv(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         if task_seed is not None and not _is_whole(task_seed, least=0):
             raise UserInputError(f"task_seed {task_seed!r} is no whole number from 0; remedy: one such as 0")
         self.phase_steps = phase_steps
-        self.task_seed = task_seed if task_seed is None else int(task_seed)
-        self.phase = 0
-        self.steps_in_phase = 0
+        self.task_seed: int | None = task_seed if task_seed is None else int(task_seed)
+        self.phase: int = 0
+        self.steps_in_phase: int = 0
         self._change = CHANGES[change](env)
         self.observation_space = self._change.observation_space
 

@@ -38,7 +38,7 @@ class Physics:
 class CartPolePhysics(Physics):
     """Gravity, 9.8 m/s², and half of the pole's length, 0.5 m; the pole keeps its mass."""
 
-    ranges: ClassVar = {"gravity": (0.5, 2.0), "length": (0.25, 4.0)}
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"gravity": (0.5, 2.0), "length": (0.25, 4.0)}
 
     def __init__(self, env: Any) -> None:
         super().__init__(env)
@@ -52,7 +52,7 @@ class CartPolePhysics(Physics):
 class LunarLanderPhysics(Physics):
     """Gravity, -10 by default, with the environment's limit of -12 kept; the engines stay as strong as they are."""
 
-    ranges: ClassVar = {"gravity": (0.3, 1.19)}
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"gravity": (0.3, 1.19)}
 
     def __init__(self, env: Any) -> None:
         super().__init__(env)
@@ -70,7 +70,7 @@ class MujocoPhysics(Physics):
     Friction that changes under a walking robot is the continual task of Dohare et al. (Nature 632, 2024).
     """
 
-    ranges: ClassVar = {"gravity": (0.5, 1.5), "friction": (0.2, 2.0)}
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = {"gravity": (0.5, 1.5), "friction": (0.2, 2.0)}
 
     def __init__(self, env: Any) -> None:
         super().__init__(env)

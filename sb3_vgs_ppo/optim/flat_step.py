@@ -43,12 +43,12 @@ class FlatBatch:
                 for state, packed in zip(batch.states, pack(batch.state(name)), strict=True):
                     state[name] = packed
         self._copied: list[tuple[list[Tensor], Tensor]] = []
-        self.grads = self._flat(batch.grads)
+        self.grads: Tensor = self._flat(batch.grads)
         grads_are_views = not self._copied
         self._copied.clear()  # nothing is written to gradients
-        self.weights = self._flat(batch.params)
-        self.states = {name: self._flat(batch.state(name)) for name in names}
-        self.is_view = grads_are_views and not self._copied
+        self.weights: Tensor = self._flat(batch.params)
+        self.states: dict[str, Tensor] = {name: self._flat(batch.state(name)) for name in names}
+        self.is_view: bool = grads_are_views and not self._copied
         if self.is_view:
             self._addresses = addresses(batch.params) + addresses(batch.grads)
             self._state_tensors = self._current_state_tensors()

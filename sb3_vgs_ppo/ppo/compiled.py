@@ -23,7 +23,7 @@ class CompiledUpdate:
 
     def __init__(self) -> None:
         self._differentiate = Compiled(_differentiate, "the loss")
-        self.fall_back = self._differentiate.fall_back
+        self.fall_back: Callable[[str], None] = self._differentiate.fall_back
 
     def evaluation(
         self, loss: MlpLoss, gradients: PackedGradients, optimizer: th.optim.Optimizer

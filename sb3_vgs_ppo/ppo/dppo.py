@@ -99,6 +99,7 @@ class DistributionalPPO(PPO):
         "MultiInputPolicy": MultiInputPolicy,
     }
     policy: DistributionalActorCriticPolicy
+    rollout_buffer_class: type[RolloutBuffer] | None
 
     def __init__(
         self,

@@ -80,8 +80,8 @@ class MlpLoss:
         self._networks = networks
         self._head = model.policy.value_net
         self._normalize_advantage = model.normalize_advantage
-        self.coefficients = Coefficients.of(model)
-        self.parameters = list(model.policy.parameters())
+        self.coefficients: Coefficients = Coefficients.of(model)
+        self.parameters: list[th.nn.Parameter] = list(model.policy.parameters())
         self._gradients: Sequence[th.Tensor] = ()
         index = {id(parameter): i for i, parameter in enumerate(self.parameters)}
         self._actor = [index[id(parameter)] for parameter in networks.actor.parameters]

@@ -37,8 +37,8 @@ class MlpNetworks:
     def __init__(self, policy: DistributionalActorCriticPolicy) -> None:
         extractor, value_net = policy.mlp_extractor, policy.value_net
         action_net: nn.Linear = policy.action_net  # type: ignore[assignment]  # a module, as SB3 declares it
-        self.actor = Mlp(extractor.policy_net, action_net, action_net.forward)
-        self.critic = Mlp(extractor.value_net, value_net, value_net.predict)
+        self.actor: Mlp = Mlp(extractor.policy_net, action_net, action_net.forward)
+        self.critic: Mlp = Mlp(extractor.value_net, value_net, value_net.predict)
         self.log_std: th.Tensor | None = None
         if isinstance(policy.action_dist, DiagGaussianDistribution):
             self.log_std = policy.log_std

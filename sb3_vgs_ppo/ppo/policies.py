@@ -76,12 +76,13 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
     """
 
     default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = FlattenExtractor
+    optimizer: th.optim.Optimizer
     value_net: ValueHead  # type: ignore[assignment]  # SB3 declares nn.Linear; a head is its drop-in
 
     def __init__(
         self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         activation_fn: type[nn.Module] = nn.Tanh,
@@ -142,7 +143,7 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
             "v_min": v_min,
             "v_max": v_max,
         }
-        self.value_head_kwargs = {name: value for name, value in options.items() if value is not None}
+        self.value_head_kwargs: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         self._replace_value_net(lr_schedule)
 
     def _build_mlp_extractor(self) -> None:
@@ -159,7 +160,7 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
         if isinstance(self.value_net, ScalarHead):
             return  # it shares SB3's parameters, which the optimizer has already
         self.value_net.init_weights(ortho=self.ortho_init)
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
@@ -265,13 +266,13 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
 class DistributionalActorCriticCnnPolicy(DistributionalActorCriticPolicy):
     """``CnnPolicy``: image observations through SB3's NatureCNN."""
 
-    default_features_extractor_class = NatureCNN
+    default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = NatureCNN
 
 
 class DistributionalMultiInputActorCriticPolicy(DistributionalActorCriticPolicy):
     """``MultiInputPolicy``: Dict observations through SB3's CombinedExtractor."""
 
-    default_features_extractor_class = CombinedExtractor
+    default_features_extractor_class: ClassVar[type[BaseFeaturesExtractor]] = CombinedExtractor
 
 
 MlpPolicy = DistributionalActorCriticPolicy

@@ -40,7 +40,7 @@ class Stopwatch:
     """Adds up the time that is spent in functions."""
 
     def __init__(self) -> None:
-        self.seconds = Reading(0.0, 0.0)
+        self.seconds: Reading = Reading(0.0, 0.0)
 
     def watch(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """:return: the function, whose calls are timed from now on"""

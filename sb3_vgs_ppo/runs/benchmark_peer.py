@@ -51,7 +51,7 @@ class Peer:
     ) -> None:
         self._who = f"{settings['module']}'s {settings['algorithm']} does not run under {str(python)!r}"
         self._remedy = remedy
-        self.peak_kib = 0
+        self.peak_kib: int = 0
         """Most memory that the process has held so far, as of the last turn."""
         with ExitStack() as stack:
             self._errors = stack.enter_context(tempfile.TemporaryFile("w+"))

@@ -28,8 +28,9 @@ class ProgressCsv(KVWriter):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.columns: list[str]
         self.columns, rows = read_table(path)
-        self.n_rows = len(rows)
+        self.n_rows: int = len(rows)
         self._open()
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:

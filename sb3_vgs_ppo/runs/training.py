@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vgs_ppo.callbacks import PlasticityCallback
-from sb3_vgs_ppo.change import make_change_callback
+from sb3_vgs_ppo.change import ChangeCallback, make_change_callback
 from sb3_vgs_ppo.distributional import coverage_table
 from sb3_vgs_ppo.errors import RunFolderError, TrainingDiverged
 from sb3_vgs_ppo.ppo import DistributionalPPO
@@ -176,10 +176,12 @@ class Run:
         self.display = display
         self.stop = stop
         self.iteration = iteration
-        self.first_step = model.num_timesteps
+        self.first_step: int = model.num_timesteps
         self.best = best_evaluation(read_evaluations(folder.evaluations))
-        self.progress = ProgressCsv(folder.progress)
-        self.change = make_change_callback(config.on_change, config.change_kwargs, folder.changes)
+        self.progress: ProgressCsv = ProgressCsv(folder.progress)
+        self.change: ChangeCallback | None = make_change_callback(
+            config.on_change, config.change_kwargs, folder.changes
+        )
         formats: list[KVWriter] = [self.progress, *trackers]
         if config.verbose and not display.shows_bar:
             formats.append(HumanOutputFormat(sys.stdout))

@@ -16,7 +16,7 @@ import torch as th
 Array: TypeAlias = Any
 """``np.ndarray`` or ``th.Tensor``, float64 or bool."""
 
-silent = np.errstate(all="ignore")
+silent: np.errstate = np.errstate(all="ignore")
 """Decorator: NumPy is as silent as torch about NaN and Inf, which mark what was not observed.
 
 It costs as much as several operations, so it is not for functions that a silent one calls.

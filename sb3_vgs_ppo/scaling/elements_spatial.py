@@ -6,6 +6,8 @@ version 1.0 reads them at every step.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch as th
 
 from sb3_vgs_ppo._types import StateDict
@@ -27,7 +29,7 @@ class ElementsSpatial(Measure):
 
     summary = "the spread over all elements of one gradient (SPATIAL variance)"
     over_time = False
-    averages = ()
+    averages: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, layout: Layout, beta: float, eps: float) -> None:
         super().__init__(layout, beta, eps)

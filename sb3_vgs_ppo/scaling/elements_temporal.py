@@ -8,6 +8,7 @@ off (Balles & Hennig 2018, "Dissecting Adam", section 4.1).
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch as th
 
@@ -32,7 +33,7 @@ class ElementsTemporal(Measure):
 
     summary = "the change of each element of the gradient (STOCHASTIC variance, over time)"
     over_time = True
-    averages = ("element_grad_mean_ema", "element_grad_var_ema")
+    averages: ClassVar[tuple[str, ...]] = ("element_grad_mean_ema", "element_grad_var_ema")
     per_element = True
 
     def __init__(self, layout: Layout, beta: float, eps: float) -> None:

@@ -41,7 +41,7 @@ class Measure(ABC):
 
     def __init__(self, layout: Layout, beta: float, eps: float) -> None:
         self.layout = layout
-        self.numel = layout.numel
+        self.numel: th.Tensor = layout.numel
         self.beta = beta
         self.eps = eps
 
@@ -76,7 +76,7 @@ class TensorMeasure(Measure):
     bias correction of Adam, for tensors that appear late too.
     """
 
-    averages = ("param_grad_mean_ema", "param_grad_sq_ema")
+    averages: ClassVar[tuple[str, ...]] = ("param_grad_mean_ema", "param_grad_sq_ema")
 
     def __init__(self, layout: Layout, beta: float, eps: float) -> None:
         super().__init__(layout, beta, eps)

@@ -119,12 +119,12 @@ class GradientReader:
     """
 
     def __init__(self, parameters: Sequence[th.Tensor], per_element: bool = False) -> None:
-        self.parameters = tuple(parameters)
-        self.layout = Layout.of(self.parameters)
+        self.parameters: tuple[th.Tensor, ...] = tuple(parameters)
+        self.layout: Layout = Layout.of(self.parameters)
         self._per_element = per_element
         self._sizes = self.layout.sizes
         self._device = self.layout.device
-        self.numel = self.layout.numel
+        self.numel: th.Tensor = self.layout.numel
         self._numel = as_array(self.numel)
         self._nonempty = [index for index, size in enumerate(self._sizes) if size]
         self._present: list[int] = []

@@ -118,7 +118,7 @@ class VarianceGradientScaler:
         application = {"granularity": granularity, "apply_to": apply_to, "momentum": momentum}
         self._application = application_of(version, {k: v for k, v in application.items() if v is not None})
         self._optimizer_momentum = 0.0
-        self.enabled = bool(enabled)
+        self.enabled: bool = bool(enabled)
         self.logger = logger
         self.update_parameters(parameters)
 
