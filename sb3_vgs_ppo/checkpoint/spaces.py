@@ -167,9 +167,11 @@ def _decode_discrete(description: dict[str, Json], where: str) -> spaces.Discret
     n, start, dtype = _field(description, "n"), _field(description, "start"), _dtype(description)
     if type(n) is not int or type(start) is not int:
         raise ValueError(f"n={n!r:.80}, start={start!r:.80}: integers expected")
+    if dtype.kind not in "iu":
+        raise ValueError(f"dtype={dtype.name!r}: an integer dtype expected")
     if dtype == np.int64:
         return spaces.Discrete(n, start=start)
-    return spaces.Discrete(n, start=start, dtype=dtype.type)  # older releases of gymnasium have no such argument
+    return spaces.Discrete(n, start=start, dtype=dtype.type)  # gymnasium before 1.2.3 has no such argument
 
 
 def _decode_multi_discrete(description: dict[str, Json], where: str) -> spaces.MultiDiscrete:
@@ -178,8 +180,10 @@ def _decode_multi_discrete(description: dict[str, Json], where: str) -> spaces.M
 
 
 def _decode_multi_binary(description: dict[str, Json], where: str) -> spaces.MultiBinary:
-    n = _field(description, "n")
-    return spaces.MultiBinary(n if type(n) is int else _integers(n, "n").tolist())
+    n = _integers(_field(description, "n"), "n")
+    if n.min() < 1:
+        raise ValueError(f"n={n.tolist()!r:.80}: positive sizes expected")
+    return spaces.MultiBinary(n.tolist())
 
 
 def _integers(values: Json, name: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -49,10 +50,13 @@ def boxes(draw: st.DrawFn) -> spaces.Box:
     return spaces.Box(low, high, shape, dtype.type)
 
 
-discretes = st.builds(
-    lambda n, start, dtype: spaces.Discrete(n, start=start, dtype=DTYPES[dtype].type),
-    *(st.integers(1, 100), st.integers(0, 20), st.sampled_from(["int64", "int32", "uint8"])),
-)
+if "dtype" in signature(spaces.Discrete).parameters:
+    discretes = st.builds(
+        lambda n, start, dtype: spaces.Discrete(n, start=start, dtype=DTYPES[dtype].type),
+        *(st.integers(1, 100), st.integers(0, 20), st.sampled_from(["int64", "int32", "uint8"])),
+    )
+else:  # gymnasium before 1.2.3
+    discretes = st.builds(lambda n, start: spaces.Discrete(n, start=start), st.integers(1, 100), st.integers(0, 20))
 multi_discretes = hnp.arrays(np.int64, hnp.array_shapes(max_dims=3, max_side=3), elements=st.integers(1, 9)).flatmap(
     lambda nvec: st.builds(
         lambda start, dtype: spaces.MultiDiscrete(nvec, start=start, dtype=DTYPES[dtype].type),
