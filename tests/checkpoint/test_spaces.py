@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -76,6 +76,7 @@ any_spaces = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(any_spaces)
 def test_round_trip(space: spaces.Space[Any]) -> None:
     assert_same(through_json(space), space)
