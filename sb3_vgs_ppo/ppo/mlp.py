@@ -35,11 +35,52 @@ _ACTIVATIONS: dict[type[nn.Module], _Activation] = {
 }
 
 
+class _Norm(NamedTuple):
+    """Layer normalization (Ba, Kiros & Hinton 2016) with weights."""
+
+    weight: th.Tensor
+    bias: th.Tensor
+    eps: float
+
+
+class _Hidden(NamedTuple):
+    """A hidden layer: linear, normalized or not, and an activation."""
+
+    weight: th.Tensor
+    bias: th.Tensor
+    norm: _Norm | None
+    activation: _Activation
+
+    @property
+    def parameters(self) -> list[th.Tensor]:
+        return [self.weight, self.bias, *(() if self.norm is None else self.norm[:2])]
+
+
+class _Normalized(NamedTuple):
+    """What the gradient of a normalization needs: its inputs, and their means and inverse deviations by sample."""
+
+    inputs: th.Tensor
+    mean: th.Tensor
+    rstd: th.Tensor
+
+
+class Trace(NamedTuple):
+    """
+    What :meth:`Mlp.backward` needs of a forward pass.
+
+    :param inputs: of every layer, those of the output last
+    :param normalized: by index of the hidden layer
+    """
+
+    inputs: list[th.Tensor]
+    normalized: dict[int, _Normalized]
+
+
 class Mlp:
     """
-    Linear layers with activations between them and a linear output.
+    Linear layers, normalized or not, with activations between them and a linear output.
 
-    :param hidden: modules of the hidden layers, linear ones and activations by turns
+    :param hidden: modules of the hidden layers, which :meth:`supports` accepts
     :param output: module that holds ``weight`` (out_features, width) and ``bias`` (out_features,) of the output
     :param predict: the output as a function of the last hidden layer; linear in it with this weight
     """
@@ -47,51 +88,96 @@ class Mlp:
     def __init__(
         self, hidden: Iterable[nn.Module], output: nn.Linear | ValueHead, predict: Callable[[th.Tensor], th.Tensor]
     ) -> None:
-        modules = list(hidden)
-        self._layers = [(layer.weight, layer.bias) for layer in modules if isinstance(layer, nn.Linear)]
-        self._activations = [_ACTIVATIONS[type(module)] for module in modules[1::2]]
+        self._hidden = _hidden_layers(hidden) or []
         self._output = (output.weight, output.bias)
         self._predict = predict
 
     @staticmethod
     def supports(hidden: Iterable[nn.Module]) -> bool:
-        """:return: whether these modules are linear layers with a bias and known activations by turns"""
-        modules = list(hidden)
-        linear, activations = modules[::2], modules[1::2]
-        return (
-            len(linear) == len(activations)
-            and all(type(module) is nn.Linear and module.bias is not None for module in linear)
-            and all(type(module) in _ACTIVATIONS for module in activations)
-        )
+        """:return: whether these are linear layers with a bias, each with a known activation behind it, and
+        ``nn.LayerNorm`` between the two or not
+        """
+        return _hidden_layers(hidden) is not None
 
     @property
     def parameters(self) -> list[th.Tensor]:
         """Weights and biases in the order of :meth:`backward`."""
-        return [parameter for layer in (*self._layers, self._output) for parameter in layer]
+        return [*(parameter for layer in self._hidden for parameter in layer.parameters), *self._output]
 
-    def forward(self, features: th.Tensor) -> tuple[th.Tensor, list[th.Tensor]]:
+    def forward(self, features: th.Tensor) -> tuple[th.Tensor, Trace]:
         """
         :param features: shape (batch, in_features)
-        :return: output, shape (batch, out_features), without a graph; and the input of every layer, which
-            :meth:`backward` asks for
+        :return: output, shape (batch, out_features), without a graph; and what :meth:`backward` asks for
         """
-        inputs = [features]
-        for (weight, bias), activation in zip(self._layers, self._activations, strict=True):
-            inputs.append(activation.forward_(F.linear(inputs[-1], weight, bias)))
-        return self._predict(inputs[-1]), inputs
+        trace = Trace([features], {})
+        for index, (weight, bias, norm, activation) in enumerate(self._hidden):
+            features = F.linear(features, weight, bias)
+            if norm is not None:
+                inputs = features
+                features, mean, rstd = th.native_layer_norm(inputs, bias.shape, *norm)
+                trace.normalized[index] = _Normalized(inputs, mean, rstd)
+            features = activation.forward_(features)
+            trace.inputs.append(features)
+        return self._predict(features), trace
 
-    def backward(self, gradient: th.Tensor, inputs: list[th.Tensor], into: list[th.Tensor]) -> None:
+    def backward(self, gradient: th.Tensor, trace: Trace, into: list[th.Tensor]) -> None:
         """
         Gradients of one :meth:`forward`.
 
         :param gradient: of the loss with respect to its output, shape (batch, out_features)
-        :param inputs: of the layers, as it returned them
+        :param trace: as it returned it
         :param into: tensors that are overwritten with the gradients of :attr:`parameters`
         """
-        layers = [*self._layers, self._output]
-        for index in reversed(range(len(layers))):
-            features = inputs[index]
-            th.mm(gradient.t(), features, out=into[2 * index])
-            th.sum(gradient, 0, out=into[2 * index + 1])
-            if index:
-                gradient = self._activations[index - 1].backward(gradient.mm(layers[index][0]), features)
+        free = list(into)
+        weight = self._output[0]
+        _linear_backward(gradient, trace.inputs[-1], free)
+        for index in reversed(range(len(self._hidden))):
+            layer = self._hidden[index]
+            gradient = layer.activation.backward(gradient.mm(weight), trace.inputs[index + 1])
+            if layer.norm is not None:
+                gradient = _norm_backward(gradient, layer.norm, trace.normalized[index], free)
+            _linear_backward(gradient, trace.inputs[index], free)
+            weight = layer.weight
+
+
+def _linear_backward(gradient: th.Tensor, inputs: th.Tensor, free: list[th.Tensor]) -> None:
+    """
+    :param gradient: of the outputs, (batch, out_features)
+    :param free: tensors to be overwritten; the last two, for weight and bias, are taken
+    """
+    th.sum(gradient, 0, out=free.pop())
+    th.mm(gradient.t(), inputs, out=free.pop())
+
+
+def _norm_backward(gradient: th.Tensor, norm: _Norm, of: _Normalized, free: list[th.Tensor]) -> th.Tensor:
+    """
+    :param gradient: of the outputs, (batch, width)
+    :param free: as in :func:`_linear_backward`
+    :return: gradient of the inputs
+    """
+    of_inputs: th.Tensor
+    of_inputs, of_weight, of_bias = th.ops.aten.native_layer_norm_backward.default(
+        gradient, of.inputs, norm.bias.shape, of.mean, of.rstd, norm.weight, norm.bias, [True, True, True]
+    )
+    free.pop().copy_(of_bias)
+    free.pop().copy_(of_weight)
+    return of_inputs
+
+
+def _hidden_layers(modules: Iterable[nn.Module]) -> list[_Hidden] | None:
+    """:return: the modules as layers, None where they are something else, see :meth:`Mlp.supports`"""
+    remaining = list(modules)[::-1]
+    layers = []
+    while remaining:
+        linear = remaining.pop()
+        norm = remaining.pop() if remaining and type(remaining[-1]) is nn.LayerNorm else None
+        activation = _ACTIVATIONS.get(type(remaining.pop())) if remaining else None
+        if type(linear) is not nn.Linear or linear.bias is None or activation is None:
+            return None
+        known_norm = None
+        if isinstance(norm, nn.LayerNorm):
+            if norm.bias is None or norm.normalized_shape != (linear.out_features,):
+                return None
+            known_norm = _Norm(norm.weight, norm.bias, norm.eps)
+        layers.append(_Hidden(linear.weight, linear.bias, known_norm, activation))
+    return layers

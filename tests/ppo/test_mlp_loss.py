@@ -58,10 +58,11 @@ def both(model: DistributionalPPO, batch_size: int) -> tuple[tuple[th.Tensor, ..
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("ent_coef", [0.0, 0.013])
 @pytest.mark.parametrize("batch_size", [64, 50, 1])
+@pytest.mark.parametrize("layer_norm", [False, True])
 def test_with_a_scalar_head_the_gradient_is_autograds_bit_for_bit(
-    action: str, ent_coef: float, batch_size: int
+    action: str, ent_coef: float, batch_size: int, layer_norm: bool
 ) -> None:
-    model = collected(action, "scalar", ent_coef=ent_coef, vf_coef=0.3)
+    model = collected(action, "scalar", ent_coef=ent_coef, vf_coef=0.3, policy_kwargs={"layer_norm": layer_norm})
     (_, *ours), (_, *theirs) = both(model, batch_size)
     assert all(th.equal(mine, expected) for mine, expected in zip(ours, theirs, strict=True))
     assert sum(mine.abs().max() > 0 for mine in ours) >= len(ours) / 2, "a single sample may be clipped"
@@ -70,9 +71,13 @@ def test_with_a_scalar_head_the_gradient_is_autograds_bit_for_bit(
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("activation", [th.nn.Tanh, th.nn.ReLU])
 @pytest.mark.parametrize("head", HEADS)
-def test_with_any_head_it_is_autograds_up_to_rounding(head: str, action: str, activation: type[th.nn.Module]) -> None:
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_with_any_head_it_is_autograds_up_to_rounding(
+    head: str, action: str, activation: type[th.nn.Module], layer_norm: bool
+) -> None:
     net_arch = {"pi": [8], "vf": [7, 16, 5]}
     kwargs = {"activation_fn": activation, "net_arch": net_arch, "share_features_extractor": False}
+    kwargs["layer_norm"] = layer_norm
     model = collected(action, head, ent_coef=0.01, normalize_advantage=False, policy_kwargs=kwargs)
     for mine, expected in zip(*both(model, 32), strict=True):
         th.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
@@ -169,6 +174,13 @@ def hooked(change: Callable[[Any], Any]) -> DistributionalPPO:
         pytest.param(lambda: hooked(lambda p: p.action_net.register_forward_hook(print)), id="module hook"),
         pytest.param(lambda: hooked(lambda p: p.value_net.weight.register_hook(print)), id="tensor hook"),
         pytest.param(lambda: hooked(lambda p: p.value_net.weight.requires_grad_(False)), id="frozen"),
+        pytest.param(
+            lambda: hooked(lambda p: p.mlp_extractor.policy_net.insert(1, th.nn.LayerNorm(64, bias=False))),
+            id="LayerNorm without bias",
+        ),
+        pytest.param(
+            lambda: hooked(lambda p: p.mlp_extractor.policy_net.insert(1, th.nn.RMSNorm(64))), id="another norm"
+        ),
         pytest.param(
             lambda: hooked(lambda p: th.nn.utils.parametrizations.weight_norm(p.action_net)), id="weight norm"
         ),
