@@ -2,14 +2,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DIST := dist
+# Environments of their own; torch as PyPI has it brings gigabytes of CUDA.
+OLDEST := .venv-oldest
+NEWEST := .venv-newest
+# Rooms that need no extra beside environments, or skip what does.
+CORE := $(addprefix tests/,distributional optim scaling plasticity checkpoint callbacks change ppo envs migration studies runs cli)
 # One thread: networks of a few thousand weights lose time to the hand-over between threads.
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train demo test test-slow lint format docs diagnose benchmark clean
+.PHONY: help train demo test test-slow test-oldest test-newest lint format docs release diagnose benchmark clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The mark is written last, so that an interrupted installation is done again.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -32,6 +38,17 @@ test: $(VENV)/.installed ## run the default test suite
 test-slow: $(VENV)/.installed ## run the tests that train for minutes
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(ARGS)
 
+# By name: gymnasium 1.0's own extra would build Box2D from source.
+test-oldest: ## run the core tests with the oldest supported dependencies
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[mujoco,test]' box2d pygame-ce
+	$(OLDEST)/bin/python -m pytest $(CORE) $(ARGS)
+
+test-newest: ## run the core tests with the newest dependencies, nothing pinned
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --editable '.[box2d,mujoco,test]'
+	$(NEWEST)/bin/python -m pytest $(CORE) $(ARGS)
+
 diagnose: $(VENV)/.installed ## feed the reports' gradient streams to every VGS version
 	@$(BIN)/sb3-vgs-ppo diagnose $(ARGS)
 
@@ -50,5 +67,10 @@ format: $(VENV)/.installed ## format the code
 docs: $(VENV)/.installed ## build these pages as a site, docs/_build/html/index.html; a warning is an error
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
-clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache *.egg-info
+release: $(VENV)/.installed ## build sdist and wheel into dist/, and check what PyPI would show of them
+	rm -rf $(DIST)
+	$(BIN)/python -m build --outdir $(DIST) .
+	$(BIN)/twine check --strict $(DIST)/*
+
+clean: ## remove virtual environments, packages and caches
+	rm -rf $(VENV) $(OLDEST) $(NEWEST) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache *.egg-info
