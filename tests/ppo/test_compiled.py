@@ -138,6 +138,9 @@ def test_compiled_updates_agree_with_eager_ones(
     compare_parts(head, action, optimizer_class, version, placement)
 
 
+@pytest.mark.xfail(
+    th.__version__ < "2.13", reason="older releases, 2.8 for one, trace anew for every value of a schedule"
+)
 @pytest.mark.usefixtures("traced_only", "no_fallback")
 def test_schedules_and_further_updates_compile_nothing_anew_and_a_loaded_model_goes_on_exactly(tmp_path: Path) -> None:
     model = model_of(
