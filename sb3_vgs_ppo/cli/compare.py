@@ -116,12 +116,12 @@ def open_store(options: CompareOptions) -> StudyStore:
 def _reuse(folders: Sequence[Path], store: StudyStore) -> None:
     if not folders:
         return
-    from sb3_vgs_ppo.runs.cells import cell_options
+    from sb3_vgs_ppo.runs.cells import cell_options, trained_options
     from sb3_vgs_ppo.studies.reuse import reuse_cells
     from sb3_vgs_ppo.studies.store import StudyStore
 
     for folder in folders:
-        taken = reuse_cells(store, StudyStore.open(folder), cell_options)
+        taken = reuse_cells(store, StudyStore.open(folder), cell_options, trained_options)
         print(f"{len(taken)} cells are taken from {folder}")
 
 

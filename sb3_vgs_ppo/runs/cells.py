@@ -11,7 +11,7 @@ from sb3_vgs_ppo.errors import StudyError, TrainingDiverged
 from sb3_vgs_ppo.runs.algorithm import resolve
 from sb3_vgs_ppo.runs.checkpointing import find_usable_checkpoint, list_checkpoints
 from sb3_vgs_ppo.runs.config import TrainConfig, check_config
-from sb3_vgs_ppo.runs.config_file import config_from_mapping
+from sb3_vgs_ppo.runs.config_file import config_from_mapping, read_config_file
 from sb3_vgs_ppo.runs.folder import RunFolder, RunState, read_json
 from sb3_vgs_ppo.runs.resuming import resume
 from sb3_vgs_ppo.runs.retraining import train_migrated
@@ -52,6 +52,11 @@ def cell_config(study: Study, cell: Cell) -> TrainConfig:
 def cell_options(study: Study, cell: Cell) -> dict[str, Any]:
     """:return: all options of a cell, those at their defaults too"""
     return cell_config(study, cell).to_mapping()
+
+
+def trained_options(folder: Path) -> dict[str, Any]:
+    """:return: all options with which a cell was trained, those too that came later, at their defaults"""
+    return read_config_file(RunFolder(folder).config).to_mapping()
 
 
 def cell_task(store: StudyStore, cell: Cell) -> CellTask:

@@ -5,30 +5,40 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from sb3_vgs_ppo.studies.definition import Cell, Study
 from sb3_vgs_ppo.studies.store import MARK, StudyStore
 
-OptionsOf: TypeAlias = Callable[[Study, Cell], Mapping[str, Any]]
-"""All options that a cell is trained with, those at their defaults too: two studies may write them differently."""
+Options: TypeAlias = Mapping[str, Any]
+"""All options of ``train``, those at their defaults too: two studies may write them differently."""
+
+_NOT_DECIDING = ("keep_checkpoints", "progress", "verbose", "track", "track_project", "record_video")
+"""Options on which a cell's numbers do not depend."""
 
 
-def reuse_cells(store: StudyStore, other: StudyStore, options_of: OptionsOf) -> list[Cell]:
+def reuse_cells(
+    store: StudyStore,
+    other: StudyStore,
+    planned: Callable[[Study, Cell], Options],
+    trained: Callable[[Path], Options],
+) -> list[Cell]:
     """
     Copy the done cells of another study whose options are those of cells that are not begun here. Cells that train on
     from others are left out: what they start from is another run.
 
     :param store: study that takes them; its other cells stay as they are
     :param other: study that is read
-    :param options_of: what is compared
+    :param planned: options of a cell that is to be trained
+    :param trained: options of a finished one, from its folder
     :return: cells that are done now
     :raises StudyError: a cell of the other study is damaged
     """
-    done = {_identity(options_of(other.study, cell)): cell for cell in other.study.cells() if other.is_done(cell)}
+    done = {_identity(trained(other.folder(cell))): cell for cell in other.study.cells() if other.is_done(cell)}
     taken = []
     for cell in store.study.cells():
-        source = done.get(_identity(options_of(store.study, cell)))
+        source = done.get(_identity(planned(store.study, cell)))
         if source is None or store.study.parent(cell) or other.study.parent(source) or store.folder(cell).exists():
             continue
         if _keeps(store.study, cell) > _keeps(other.study, source):
@@ -39,9 +49,9 @@ def reuse_cells(store: StudyStore, other: StudyStore, options_of: OptionsOf) -> 
     return taken
 
 
-def _identity(options: Mapping[str, Any]) -> str:
+def _identity(options: Options) -> str:
     """:return: the options that decide a cell's numbers"""
-    deciding = {name: value for name, value in options.items() if name != "keep_checkpoints"}
+    deciding = {name: value for name, value in options.items() if name not in _NOT_DECIDING}
     return json.dumps(deciding, sort_keys=True)
 
 

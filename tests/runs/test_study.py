@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 
 from comparison import assert_same_run
 from sb3_vgs_ppo.errors import CheckpointError, StudyError, TrainingDiverged, UserInputError
-from sb3_vgs_ppo.runs.cells import CellTask, cell_config, cell_options, cell_task, run_cell
+from sb3_vgs_ppo.runs.cells import CellTask, cell_config, cell_options, cell_task, run_cell, trained_options
 from sb3_vgs_ppo.runs.engines import LocalEngine
 from sb3_vgs_ppo.runs.folder import RunFolder, RunState, read_json
 from sb3_vgs_ppo.runs.study import MAX_ATTEMPTS, StudyProgress, check_study, run_study
@@ -372,3 +373,12 @@ def test_defaults_are_among_the_options_that_make_two_cells_the_same_run() -> No
     study = Study((ENV,), (plain, explicit, Variant("other", {"n_envs": 4})), (0,), 1_000, "plain")
     options = [cell_options(study, cell) for cell in study.cells()]
     assert options[0] == options[1] != options[2]
+
+
+def test_a_run_tells_with_which_options_it_was_trained(tmp_path: Path) -> None:
+    study = Study((ENV,), (Variant("plain", {}),), (0,), 1_000, "plain")
+    (cell,) = study.cells()
+    recorded = cell_options(study, cell)
+    del recorded["value_target"]  # of a version that did not have it
+    (tmp_path / "config.json").write_text(json.dumps({"schema": 1, "options": recorded}))
+    assert trained_options(tmp_path) == cell_options(study, cell)
