@@ -16,6 +16,8 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from stable_baselines3.common.env_util import unwrap_wrapper
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, unwrap_vec_normalize
 
 from sb3_vgs_ppo._files import atomic_write
@@ -152,6 +154,7 @@ def record_video(
         if normalizer is not None:  # the best agent has seen other statistics than the final one
             state = read_checkpoint(checkpoint).tensors(VEC_NORMALIZE)
             load_vec_normalize_state(normalizer, state, str(checkpoint))
+            normalizer.norm_reward = False  # the state is that of training
         episode = _Episode(model, env)
         path = write_video(folder, episode.frames(), env.get_attr("metadata")[0].get("render_fps") or DEFAULT_FPS)
     finally:
@@ -215,13 +218,15 @@ class _Episode:
         yield camera.frame
         for _ in range(MAX_STEPS):
             action, _ = self.model.predict(observation, deterministic=True)  # type: ignore[arg-type]
-            observation, rewards, _, infos = self.env.step(action)
+            observation, _, _, infos = self.env.step(action)
             self.n_steps += 1
-            self.episode_return += float(rewards[0])
             yield camera.frame
             if "episode" in infos[0]:  # the Monitor's: in Atari games a lost life is none, though an end for training
                 self.episode_return = float(infos[0]["episode"]["r"])
-                break
+                return
+        monitor = unwrap_wrapper(camera, Monitor)  # within what clips rewards
+        assert isinstance(monitor, Monitor)
+        self.episode_return = sum(monitor.rewards)
 
 
 def _mp4_writer(path: Path, first: Frame, fps: float) -> Any:

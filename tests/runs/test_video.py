@@ -123,6 +123,16 @@ def test_a_long_episode_is_cut_off(short_config: Configure, monkeypatch: pytest.
     assert result.video.n_steps == 3
 
 
+def test_the_return_of_a_cut_off_episode_is_not_normalized(
+    short_config: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "MAX_STEPS", 40)
+    options = {"env_id": "Pendulum-v1", "normalize": True, "record_video": True, "eval_every": 0}
+    result = train(short_config(**options, total_timesteps=128))
+    assert result.video is not None
+    assert result.video.episode_return < -40  # an untrained pendulum costs several units a step; normalized, less
+
+
 @pytest.mark.usefixtures("toy_envs")
 @pytest.mark.parametrize("env_id", ["toy_envs:ToyVector-v0", "toy_envs:ToyWage-v0"])
 def test_an_environment_without_images_is_refused_before_the_training(
