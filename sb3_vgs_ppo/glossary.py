@@ -113,7 +113,7 @@ TRAIN = (
         ("train/value_target_clipped",),
         "fraction",
         "last epoch, which `target_kl` may cut short",
-        "returns outside the support of the atoms (categorical head)",
+        "returns outside the support of the atoms, or the share of such distributions (categorical head)",
     ),
 )
 

@@ -109,7 +109,7 @@ class ValueHead(nn.Module, ABC):
     @abstractmethod
     def encode(self, atoms: th.Tensor) -> th.Tensor:
         """
-        Distributions of the return as targets of :meth:`loss`. Their mean is kept.
+        Distributions of the return as targets of :meth:`loss`. Their mean is kept, but for what a support clamps.
 
         :param atoms: of equal probability, shape (batch, m), in units of the return
         :return: what a right critic predicts: m atoms → out_features quantiles, probabilities, or the mean

@@ -42,6 +42,8 @@ def slice_means(atoms: th.Tensor, weights: th.Tensor, n_slices: int) -> th.Tenso
     :return: ascending, (..., n); NaN where an atom is
     """
     atoms, order = atoms.sort(dim=-1)
+    smallest = atoms[..., :1]
+    atoms = atoms - smallest  # large ones leave small differences few digits
     weights = weights.gather(-1, order)
     cdf = weights.cumsum(dim=-1)
     integral = (weights * atoms).cumsum(dim=-1)  # of the quantile function, from 0 to the cdf
@@ -50,7 +52,7 @@ def slice_means(atoms: th.Tensor, weights: th.Tensor, n_slices: int) -> th.Tenso
     at = th.searchsorted(cdf, levels).clamp(max=atoms.shape[-1] - 1)
     inner = integral.gather(-1, at) - (cdf.gather(-1, at) - levels) * atoms.gather(-1, at)
     borders = th.cat((th.zeros_like(atoms[..., :1]), inner, integral[..., -1:]), dim=-1)
-    return borders.diff(dim=-1) * n_slices
+    return borders.diff(dim=-1) * n_slices + smallest
 
 
 def lambda_mixtures(

@@ -18,7 +18,13 @@ from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.type_aliases import TensorDict
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_vgs_ppo.distributional import N_ATOMS, ValueDistribution, lambda_mixtures, rollout_distributions
+from sb3_vgs_ppo.distributional import (
+    N_ATOMS,
+    CategoricalHead,
+    ValueDistribution,
+    lambda_mixtures,
+    rollout_distributions,
+)
 from sb3_vgs_ppo.errors import UserInputError
 
 if TYPE_CHECKING:
@@ -60,6 +66,8 @@ class DistributionRolloutBuffer(RolloutBuffer):
     """SB3's buffer with distributions as targets, (buffer_size, n_envs, k) float32; arguments as there."""
 
     value_targets: npt.NDArray[np.float32]
+    value_target_clipped: float | None = None
+    """Share of the distributions' atoms outside the support of a categorical head; None for other heads."""
 
     def reset(self) -> None:
         """Forget the rollout."""
@@ -102,6 +110,8 @@ class DistributionRolloutBuffer(RolloutBuffer):
             gae_lambda=self.gae_lambda,
             n_atoms=max(N_ATOMS, len(head.bias)),
         )
+        if isinstance(head, CategoricalHead):
+            self.value_target_clipped = head.support.clipped(mixtures.flatten()).float().mean().item()
         with th.no_grad():
             encoded = [head.encode(part.to(head.bias.device)) for part in mixtures.flatten(0, 1).split(_BATCH)]
         self.value_targets = th.cat(encoded).reshape(self.buffer_size, self.n_envs, -1).cpu().numpy()

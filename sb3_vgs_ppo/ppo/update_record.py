@@ -10,6 +10,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.utils import explained_variance
 from torch import nn
 
+from sb3_vgs_ppo.ppo.distribution_targets import DistributionRolloutBuffer
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def record_update(model: DistributionalPPO, log: MinibatchLog, parameters_before
     record("train/explained_variance", explained_variance(buffer.values.flatten(), buffer.returns.flatten()))
     for name, tensor in policy.value_net.metrics(*log.last_epoch_predictions()).items():
         record(f"train/{name}", tensor.item())
+    if isinstance(buffer, DistributionRolloutBuffer) and buffer.value_target_clipped is not None:
+        record("train/value_target_clipped", buffer.value_target_clipped)  # in the place of the λ-returns' share
     if hasattr(policy, "log_std"):
         record("train/std", th.exp(policy.log_std).mean().item())
     record("train/n_updates", model._n_updates, exclude="tensorboard")

@@ -132,6 +132,15 @@ def test_slice_means_by_hand() -> None:
     th.testing.assert_close(slice_means(atoms, weights, 4), th.tensor([[1.0, 1.8, 3.0, 3.0]]))
 
 
+def test_slice_means_of_large_numbers_keep_their_differences() -> None:
+    atoms = th.randn(4, 128).sort(dim=1).values
+    weights = th.full_like(atoms, 1 / 128)
+    for shift in (1e4, 1e5):
+        shifted = slice_means(atoms + shift, weights, 32)
+        th.testing.assert_close(shifted - shift, slice_means(atoms, weights, 32), rtol=0, atol=1e-6 * shift)
+        assert (shifted.diff(dim=1) >= 0).all()
+
+
 def test_what_is_not_finite_is_not_hidden() -> None:
     data = rollout()
     data["rewards"][4, 0] = np.nan

@@ -94,6 +94,18 @@ def test_the_mean_of_the_target_is_the_lambda_return(head: str, name: str) -> No
     np.testing.assert_allclose(means(model, buffer.value_targets), buffer.returns, rtol=2e-3, atol=2e-3)
 
 
+def test_atoms_outside_the_support_are_counted() -> None:
+    """Each half of the distribution, of returns of ±1 one step before the end, is outside of [-0.5, 0.5]."""
+    kwargs = {"value_head": "categorical", "value_transform": "none", "v_min": -0.5, "v_max": 0.5}
+    model = small_model(make_vec_env(Chain, n_envs=2, seed=1), value_target="distribution", policy_kwargs=kwargs)
+    model.learn(64)
+    buffer = model.rollout_buffer
+    assert isinstance(buffer, DistributionRolloutBuffer)
+    assert model.logger.name_to_value["train/value_target_clipped"] == buffer.value_target_clipped
+    assert buffer.value_target_clipped is not None
+    assert buffer.value_target_clipped > 0.3
+
+
 def test_samples_keep_their_targets() -> None:
     """Rewards of N(0, 1) give every state another mean, by which its target can be told."""
     model = collected(ENVIRONMENTS["ends"]())
