@@ -99,7 +99,10 @@ class ChangeCallback(BaseCallback):
         if self.file is not None:
             append_alarm(self.file, alarm)
         if self.verbose >= 1:
-            self.logger.info(f"Step {alarm.step}: returns fall short of their prediction by {alarm.shortfall:.3g}")
+            self.logger.info(f"Step {alarm.step}: {self._reason(alarm)}")
+
+    def _reason(self, alarm: Alarm) -> str:
+        return f"returns fall short of their prediction by {alarm.shortfall:.3g}"
 
     def _respond(self, model: OnPolicyAlgorithm) -> None:
         alarm = self.alarms[-1]

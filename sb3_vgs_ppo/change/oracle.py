@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sb3_vgs_ppo._alarms import Alarm
 from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.change.callback import ChangeCallback
 from sb3_vgs_ppo.change.chart import Verdict
@@ -37,6 +38,9 @@ class OracleCallback(ChangeCallback):
     def _judge(self, surprise: Surprise) -> Verdict:
         previous, self._phase = self._phase, self._read_phase()
         return Verdict(super()._judge(surprise).p_value, self._phase != previous)
+
+    def _reason(self, alarm: Alarm) -> str:
+        return f"told of phase {self._phase}"
 
     def state_dict(self) -> StateDict:
         return {**super().state_dict(), PHASE: self._phase}

@@ -116,7 +116,8 @@ class RestartNetwork(Response):
 
     def respond(self, model: OnPolicyAlgorithm, surprise: Surprise, generator: th.Generator) -> None:
         with th.random.fork_rng(devices=[]):
-            th.manual_seed(int(th.randint(2**62, (1,), generator=generator)))
+            # Not th.manual_seed, which also seeds the devices on which actions are drawn
+            th.default_generator.manual_seed(int(th.randint(2**62, (1,), generator=generator)))
             fresh = model.policy_class(  # as SB3's OnPolicyAlgorithm._setup_model makes it
                 model.observation_space,
                 model.action_space,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.env_util import make_vec_env
@@ -143,7 +144,22 @@ def stacked_observations(env_id: str, observation_space: spaces.Space[Any]) -> i
     env = preprocess(make_env(env_id, {}))
     env.close()
     one, several = _size(env.observation_space), _size(observation_space)
-    return several // one if one and several % one == 0 else 1
+    alike = [_bounds(part) for part in _parts(env.observation_space)] == [_bounds(p) for p in _parts(observation_space)]
+    return several // one if alike and one and several % one == 0 else 1
+
+
+def check_phases(env_id: str, env_kwargs: Mapping[str, Any]) -> None:
+    """
+    :param env_id: an environment that can be made with these arguments
+    :raises UserInputError: it has no phases that an agent could be told of
+    """
+    env = make_env(env_id, env_kwargs)
+    env.close()
+    if not env.has_wrapper_attr("phase"):
+        raise UserInputError(
+            f"--change-kwargs told: {env_id} has no phases; remedy: an environment that has, such as "
+            "ContinualCartPole-v0, or an agent that is not told of changes"
+        )
 
 
 def check_environment(
@@ -192,6 +208,13 @@ def _parts(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
 def _size(space: spaces.Space[Any]) -> int:
     """:return: number of values in an observation, without those that are no arrays"""
     return sum(math.prod(part.shape) for part in _parts(space) if isinstance(part, spaces.Box))
+
+
+def _bounds(space: spaces.Space[Any]) -> tuple[list[float], list[float]] | None:
+    """:return: which lower and upper bounds there are in an array, None for anything else"""
+    if not isinstance(space, spaces.Box):
+        return None
+    return np.unique(space.low).tolist(), np.unique(space.high).tolist()
 
 
 def _wrap_in_worker(env: gym.Env[Any, Any]) -> WorkerEnv:

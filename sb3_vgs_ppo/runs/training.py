@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vgs_ppo.callbacks import PlasticityCallback
 from sb3_vgs_ppo.change import ChangeCallback, make_change_callback
+from sb3_vgs_ppo.change.options import TOLD
 from sb3_vgs_ppo.distributional import coverage_table
 from sb3_vgs_ppo.errors import RunFolderError, TrainingDiverged
 from sb3_vgs_ppo.ppo import DistributionalPPO
@@ -31,7 +32,7 @@ from sb3_vgs_ppo.runs.calibration_figure import draw_calibration
 from sb3_vgs_ppo.runs.checkpointing import list_checkpoints, save_checkpoint
 from sb3_vgs_ppo.runs.config import TrainConfig, check_config
 from sb3_vgs_ppo.runs.env_state import end_unless_exact
-from sb3_vgs_ppo.runs.environments import check_environment, make_training_env
+from sb3_vgs_ppo.runs.environments import check_environment, check_phases, make_training_env
 from sb3_vgs_ppo.runs.evaluation import (
     Evaluation,
     append_evaluation,
@@ -116,6 +117,8 @@ def train(config: TrainConfig, *, display: Display | None = None, command: Seque
 def check_training_env(config: TrainConfig) -> None:
     """:raises UserInputError: the environment of a run cannot be made, or not be used as the options say"""
     check_environment(config.env_id, config.env_kwargs, config.n_envs, config.frame_stack)
+    if config.change_kwargs.get(TOLD):
+        check_phases(config.env_id, config.env_kwargs)
     if config.record_video:
         check_rendering(config.env_id, config.env_kwargs)
 

@@ -13,11 +13,21 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize, unwrap_v
 from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.runs.environments import (
     check_environment,
+    check_phases,
     make_evaluation_env,
     make_training_env,
     policy_alias,
     stacked_observations,
 )
+
+PENDULUM = np.array([1, 1, 8], np.float32)
+"""Upper bounds of Pendulum-v1's observations."""
+
+
+def test_only_environments_with_phases_can_tell_of_changes() -> None:
+    check_phases("ContinualCartPole-v0", {})
+    with pytest.raises(UserInputError, match="--change-kwargs told: CartPole-v1 has no phases; remedy"):
+        check_phases("CartPole-v1", {})
 
 
 def test_environment_i_is_seeded_with_seed_plus_i_and_monitored(tmp_path: Path) -> None:
@@ -95,9 +105,10 @@ def test_evaluation_stacks_as_many_observations(normalize: bool, tmp_path: Path)
 @pytest.mark.parametrize(
     ("env_id", "space", "expected"),
     [
-        ("Pendulum-v1", spaces.Box(-1, 1, (9,)), 3),
-        ("Pendulum-v1", spaces.Box(-1, 1, (3,)), 1),
+        ("Pendulum-v1", spaces.Box(-PENDULUM.repeat(3), PENDULUM.repeat(3)), 3),
+        ("Pendulum-v1", spaces.Box(-PENDULUM, PENDULUM), 1),
         ("Pendulum-v1", spaces.Box(-1, 1, (10,)), 1),
+        ("Pendulum-v1", gym.make("Acrobot-v1").observation_space, 1),  # of twice the size, but another task's
         ("ALE/Pong-v5", spaces.Box(0, 255, (4, 84, 84), np.uint8), 4),
         ("FrozenLake-v1", spaces.Discrete(16), 1),
     ],
