@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
+from operator import is_
 from typing import Any
 
 import torch as th
@@ -56,13 +57,19 @@ class _JointSteps:
     def __init__(self, optimizer: th.optim.Optimizer) -> None:
         self._optimizer = optimizer
         self._twin: th.optim.Optimizer | None = None
+        self._gradients: list[th.Tensor | None] = []
+        """Those that the twin has."""
         self._runs: list[list[th.Tensor]] = []
         """Parameters by tensor of the twin."""
 
     def step(self) -> None:
         """Through the twin as soon as there is one: there is no state before the first step of all."""
+        gradients = [parameter.grad for parameter in self._optimizer.param_groups[0]["params"]]
+        if self._twin is not None and not all(map(is_, gradients, self._gradients)):
+            self.write_counts()
+            self._twin = None
         if self._twin is None:
-            self._twin = self._make_twin()
+            self._twin, self._gradients = self._make_twin(), gradients
         (self._twin or self._optimizer).step()
 
     def write_counts(self) -> None:

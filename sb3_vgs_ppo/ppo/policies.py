@@ -64,8 +64,7 @@ class DistributionalActorCriticPolicy(ActorCriticPolicy):
     :param v_min: smallest return that is represented; required by and only used with ``value_transform="none"``
     :param v_max: largest return that is represented, likewise
     :param layer_norm: normalize the inputs of every activation of the hidden layers (Ba, Kiros & Hinton 2016), which
-        keeps units of long trainings from saturating (Lyle et al. 2023). False, as in SB3, by default; such
-        networks are trained through autograd, which takes about twice the time
+        keeps units of long trainings from saturating (Lyle et al. 2023). False, as in SB3, by default
     :param features_extractor_class: None takes the class that fits the observations of this policy
         (flatten, NatureCNN or CombinedExtractor)
     :param optimizer_class: :class:`AdaptiveUPGD` by default

@@ -181,6 +181,7 @@ def _source_of_checkpoint(path: Path, env_id: str | None) -> Source:
         value_head=model.policy.value_head,
         risk_measure=model.risk_measure,
         value_target=model.value_target,
+        compile=model.compile,
         algo_kwargs=_algo_kwargs(model, path),
         normalize=VEC_NORMALIZE in read_checkpoint(path).archive.members,
     )
@@ -195,6 +196,7 @@ def _algo_kwargs(model: DistributionalPPO, path: Path) -> dict[str, Any]:
         "vgs_version",
         "risk_measure",
         "value_target",
+        "compile",
         "tensorboard_log",
         "verbose",
         "stats_window_size",

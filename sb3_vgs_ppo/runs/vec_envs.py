@@ -5,12 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 
 class WorkerEnv(gym.Wrapper[Any, Any, Any, Any]):
@@ -51,12 +52,15 @@ class WorkerVecEnv(SubprocVecEnv):
         multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
         super().__init__(env_fns, start_method="forkserver")
 
-    def step_wait(self) -> VecEnvStepReturn:
+    def reset(self) -> VecEnvObs:
         """:raises RuntimeError: an environment raised an error, which its process has printed"""
-        try:
+        with _as_error_of_an_environment():
+            return super().reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """:raises RuntimeError: as above"""
+        with _as_error_of_an_environment():
             return super().step_wait()
-        except (EOFError, ConnectionError) as error:
-            raise RuntimeError("the process of an environment has ended; its error is printed above") from error
 
     def close(self) -> None:
         """End the processes. SB3 would wait for ever for answers that an interrupted step has taken already."""
@@ -71,6 +75,14 @@ class WorkerVecEnv(SubprocVecEnv):
             process.terminate()
             process.join()
         self.closed = True
+
+
+@contextmanager
+def _as_error_of_an_environment() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        raise RuntimeError("the process of an environment has ended; its error is printed above") from error
 
 
 def call_in_each(env: VecEnv, function: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:

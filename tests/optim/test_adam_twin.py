@@ -168,6 +168,18 @@ def test_others_step_as_they_do(optimizer: th.optim.Optimizer) -> None:
         assert step == optimizer.step
 
 
+def test_gradients_that_were_replaced_are_noticed() -> None:
+    """A single tensor lies back to back with itself wherever its gradient is."""
+    optimizer, plain = (th.optim.Adam([th.nn.Parameter(th.ones(1))], lr=0.1) for _ in range(2))
+    with joint_steps(optimizer) as step:
+        for seed in range(5):
+            set_gradients(optimizer, seed, packed=False)
+            step()
+            set_gradients(plain, seed, packed=False)
+            plain.step()
+    assert_equal(optimizer, plain)
+
+
 @pytest.mark.parametrize("where", ["weights", "gradients"])
 def test_scattered_tensors_step_as_they_do(where: str, twins: list[th.optim.Optimizer]) -> None:
     optimizer, plain = make_optimizer("Adam", packed=where != "weights"), make_optimizer("Adam", packed=False)

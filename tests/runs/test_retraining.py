@@ -123,6 +123,13 @@ def test_a_lone_checkpoint_needs_its_environment_and_keeps_its_options(legacy_ru
     assert not (done.folder / "old").exists()
 
 
+def test_a_lone_checkpoint_that_was_compiled_is_again(tmp_path: Path) -> None:
+    DistributionalPPO("MlpPolicy", "CartPole-v1", n_steps=64, compile=True).save(tmp_path / "agent.zip")
+    source = read_source(tmp_path / "agent.zip", "CartPole-v1")
+    assert source.config.compile is True
+    assert "compile" not in source.config.algo_kwargs
+
+
 def test_called_again_it_redraws_and_trains_no_more(legacy_run: Path, tmp_path: Path) -> None:
     study = tmp_path / "study"
     retrain(legacy_run, study, total_timesteps=128)

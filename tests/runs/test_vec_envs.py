@@ -94,6 +94,14 @@ def test_a_crash_says_where_its_error_is(tmp_path: Path) -> None:
     assert not any(process.is_alive() for process in env.processes)
 
 
+@pytest.mark.usefixtures("toy_envs")
+def test_a_crash_of_the_first_reset_says_so_too(tmp_path: Path) -> None:
+    env = in_workers(tmp_path, "toy_envs:ToyStuck-v0")
+    with pytest.raises(RuntimeError, match="process of an environment has ended"):
+        env.reset()
+    env.close()
+
+
 def test_processes_change_nothing(
     short_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ class Toy(gym.Env[Any, Any]):
     Episodes of eight steps with random observations.
 
     :param space: observations
-    :param fault: ``"nan"`` rewards, or ``"crash"`` in the 100th step
+    :param fault: ``"nan"`` rewards, ``"crash"`` in the 100th step, or ``"stuck"`` in the first reset
     """
 
     def __init__(self, space: spaces.Space[Any], fault: str = "") -> None:
@@ -35,6 +35,8 @@ class Toy(gym.Env[Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
+        if self.fault == "stuck":
+            raise RuntimeError("the robot does not get up")
         return self._observe(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -174,7 +176,7 @@ for name, space in {
     "Mixed": spaces.Dict({"image": IMAGE, "vector": VECTOR, "room": spaces.Discrete(4)}),
 }.items():
     gym.register(f"Toy{name}-v0", Toy, kwargs={"space": space})
-for fault in ("nan", "crash"):
+for fault in ("nan", "crash", "stuck"):
     gym.register(f"Toy{fault.title()}-v0", Toy, kwargs={"space": VECTOR, "fault": fault})
 gym.register("ToyWage-v0", Wage)
 for name, observed, actions in (
