@@ -306,7 +306,7 @@ def _mark_alarms(axes: Axes, alarms: pd.DataFrame, style: Style, row: int = 0) -
 def _steps_label(environment: EnvironmentResult) -> str:
     if not testing_variants(environment):
         return "environment steps"
-    return "environment steps; marks: alarms of all seeds, | where one found a change, × where it did not"
+    return "environment steps\nmarks: alarms of all seeds, | where one found a change, × where it did not"
 
 
 def _make_room(axes: Axes, n_rows: int) -> None:
