@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 
+from helpers import forget_environments_but
 from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.runs.training import train
 
@@ -52,9 +53,7 @@ def workplace(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.syspath_prepend(folder)
     registered = set(gym.registry)
     yield folder
-    for env_id in set(gym.registry) - registered:
-        if not str(gym.registry[env_id].entry_point).startswith("ale_py."):  # registered once, by their first import
-            del gym.registry[env_id]
+    forget_environments_but(registered)
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", "")).startswith(str(folder)):
             del sys.modules[name]
