@@ -175,7 +175,8 @@ def test_a_lost_node_costs_what_was_trained_after_the_checkpoint_where_the_folde
     progress, _ = run_study(store, RayEngine(cluster.address, store.path), display)
     assert progress.failed == {}
     assert_done_once_and_as_plain(store, display, plain)
-    assert resumptions(store) == [ROLLOUT]
+    [step] = resumptions(store)
+    assert step in (ROLLOUT, 2 * ROLLOUT)  # the newest checkpoint: a quick node saves another before it is lost
     assert not ray.is_initialized()
     assert list(store.path.glob(".ray-*")) == []
 
