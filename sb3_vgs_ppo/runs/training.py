@@ -284,7 +284,7 @@ class Run:
             folder=folder,
             num_timesteps=model.num_timesteps,
             episodes=len(episodes),
-            steps_per_second=(model.num_timesteps - self.first_step) / seconds,
+            steps_per_second=round((model.num_timesteps - self.first_step) / seconds, 1),
             checkpoint=list_checkpoints(folder.checkpoints)[-1],
             shown_by={tracker.title: tracker.shown_by for tracker in self.trackers},
         )
@@ -303,7 +303,7 @@ class Run:
             "final_std_reward": final.std_reward,
             "final_episodes": len(final.rewards),
             "training_episodes": result.episodes,
-            "steps_per_second": round(result.steps_per_second, 1),
+            "steps_per_second": result.steps_per_second,
         }
         self._write_status("finished", summary=summary)  # written last: whoever reads it finds everything else
         return replace(result, final_evaluation=final, video=video)

@@ -88,6 +88,9 @@ def test_continue_starts_from_the_migrated_weights(legacy_run: Path, tmp_path: P
     assert done.result is not None
     assert done.result.steps_per_second > 0
     new = RunFolder(tmp_path / "study" / "new")
+    summary = new.read_status().summary
+    assert summary is not None
+    assert summary["steps_per_second"] == done.result.steps_per_second
     record = read_json(new.config)
     assert record["parent"] == str(legacy_run / "final_model.zip")
     assert record["options"]["algo_kwargs"] == config["options"]["algo_kwargs"]
