@@ -47,7 +47,7 @@ test-oldest: ## run the core tests with the oldest supported dependencies
 
 test-newest: ## run the core tests with the newest dependencies, nothing pinned
 	$(PYTHON) -m venv --clear $(NEWEST)
-	$(NEWEST)/bin/python -m pip install --quiet --editable '.[box2d,mujoco,test]'
+	$(NEWEST)/bin/python -m pip install --quiet --editable '.[fast,box2d,mujoco,test]'
 	$(NEWEST)/bin/python -m pytest $(CORE) $(ARGS)
 
 diagnose: $(VENV)/.installed ## feed the reports' gradient streams to every VGS version

@@ -14,7 +14,7 @@ import torch as th
 
 def addresses(tensors: Sequence[th.Tensor]) -> list[int]:
     """:return: where each tensor's memory begins"""
-    return [tensor.data_ptr() for tensor in tensors]
+    return list(map(th.Tensor.data_ptr, tensors))
 
 
 def flat_view(tensors: Sequence[th.Tensor]) -> th.Tensor | None:

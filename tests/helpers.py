@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import pytest
 import torch as th
+
+from sb3_vgs_ppo import _numba
 
 TOYS = Path(__file__).parent / "runs" / "toys"
 """Folder of small environments, of which tests of runs make modules."""
@@ -30,6 +34,16 @@ def assert_equal_nested(actual: Any, expected: Any, where: str = "") -> None:
         assert th.equal(actual, expected), where
     else:
         assert actual == expected, where
+
+
+@contextmanager
+def without_loops() -> Iterator[None]:
+    """As if Numba were not installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_numba, "find_spec", lambda _: None)
+        _numba.loops.cache_clear()
+        yield
+    _numba.loops.cache_clear()
 
 
 def import_zoo() -> None:

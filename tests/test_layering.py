@@ -17,6 +17,7 @@ LAYERS = {
     "_types": 0,
     "_files": 0,
     "_compile": 0.5,  # between: it needs errors, and optim needs it
+    "_numba": 0.5,  # likewise, and scaling too
     "_flat": 0,
     "_hints": 0,
     "_values": 1,

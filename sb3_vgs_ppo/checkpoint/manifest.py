@@ -12,6 +12,8 @@ import platform
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
 import gymnasium as gym
@@ -34,7 +36,8 @@ MANIFEST = "manifest.json"
 
 def installed_versions() -> dict[str, str]:
     """
-    :return: version of Python and of the packages that decide whether a checkpoint fits, by distribution name
+    :return: version of Python and of the packages that decide whether a checkpoint fits and goes on bit for bit, by
+        distribution name; ``"none"`` for Numba where it is not installed
     """
     return {
         "python": platform.python_version(),
@@ -43,6 +46,7 @@ def installed_versions() -> dict[str, str]:
         "torch": str(th.__version__),
         "gymnasium": gym.__version__,
         "numpy": np.__version__,
+        "numba": metadata.version("numba") if find_spec("numba") else "none",
     }
 
 

@@ -13,6 +13,7 @@ from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.errors import CheckpointError, UserInputError
 from sb3_vgs_ppo.optim.compiled_step import CompiledStep
 from sb3_vgs_ppo.optim.flat_step import FlatBatch, flat_step, unsupported_type
+from sb3_vgs_ppo.optim.loop_step import loop_step, loops_for
 from sb3_vgs_ppo.optim.options import LATER_OPTIONS, OPTIMIZER_WIDE, check_options
 from sb3_vgs_ppo.optim.single_tensor import gates, single_tensor_step
 from sb3_vgs_ppo.optim.tensor_batch import TensorBatch, state_dtype
@@ -91,6 +92,8 @@ class UtilityOptimizer(th.optim.Optimizer):
         }
         if flats is None:
             single_tensor_step(batches, **options)
+        elif (loops := loops_for(flats)) is not None:
+            loop_step(flats, loops, **options)
         else:
             (self._compiled_step or flat_step)(flats, **options)
         return loss

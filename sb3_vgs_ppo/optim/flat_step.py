@@ -6,15 +6,19 @@ It must agree with ``single_tensor.py``, which is the one to read first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from operator import is_
+from functools import cached_property
+from operator import attrgetter, is_
 from typing import Any
 
+import numpy as np
 import torch as th
 from torch import Tensor
 
 from sb3_vgs_ppo._flat import addresses, flat_view, pack, split_like
 from sb3_vgs_ppo.optim.options import UtilityNormalization
 from sb3_vgs_ppo.optim.tensor_batch import TensorBatch, global_range
+
+_grad = attrgetter("grad")
 
 
 def unsupported_type(params: Iterable[Tensor]) -> type | None:
@@ -70,16 +74,23 @@ class FlatBatch:
         :return: whether these views are those of all tensors of the group, with their present gradients and states
         """
         params = group["params"]
-        grads = [param.grad for param in params]
+        grads = list(map(_grad, params))
         return (
             self.is_view
             and group is self.batch.options
             and len(params) == len(self.batch.params)
-            and not any(grad is None for grad in grads)
+            and all(grad is not None for grad in grads)
             and addresses(params) + addresses(grads) == self._addresses
-            and all(states.get(param) is state for param, state in zip(params, self.batch.states, strict=True))
+            and all(map(is_, map(states.get, params), self.batch.states))
             and all(map(is_, self._state_tensors, self._current_state_tensors()))
         )
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Weights, gradients and states on a CPU, over the same memory, under the names ``weights``, ``grads`` and
+        those of the states."""
+        tensors = {"weights": self.weights, "grads": self.grads, **self.states}
+        return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
 
     def write_back(self) -> None:
         """Put what was computed on copies where it belongs, rounded to the dtype there."""
@@ -138,7 +149,7 @@ def _plasticity(utility: Tensor, low: Tensor, high: Tensor, utility_normalizatio
     if utility_normalization == "minmax":
         # A range of 0 is divided into nothing but zeros, so any divisor will do, and asks for a gate of sigmoid(0).
         span = high - low
-        utility.sub_(low).div_(span.clamp_min(_smallest_positive(span.dtype)))
+        utility.sub_(low).div_(span.clamp_min(smallest_positive(span.dtype)))
         # The clamp of the formula only guards against rounding, which the sigmoid does not mind.
         return th.add(span.sign(), utility, alpha=-2.0).sigmoid_()
     if utility_normalization == "max":
@@ -147,7 +158,8 @@ def _plasticity(utility: Tensor, low: Tensor, high: Tensor, utility_normalizatio
     return utility.div_(high).neg_().sigmoid_()
 
 
-def _smallest_positive(dtype: th.dtype) -> float:
+def smallest_positive(dtype: th.dtype) -> float:
+    """:return: the smallest number above 0"""
     info = th.finfo(dtype)
     return info.tiny * info.eps  # a subnormal number
 

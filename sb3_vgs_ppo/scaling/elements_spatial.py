@@ -47,8 +47,12 @@ class ElementsSpatial(Measure):
         """Let the waiting observations enter the EMAs, in their order."""
         if not self._waiting:
             return
-        figures, observed = global_figures(stack(self._waiting), as_array(self.numel))
+        sums, numel = stack(self._waiting), as_array(self.numel)
         self._waiting.clear()
+        if (loops := self.layout.loops) is not None:
+            loops.enter_global_figures(sums, numel, self._averages, self._started, self.beta)
+            return
+        figures, observed = global_figures(sums, numel)
         seen = observed[:, None]
         # before each of them: 1 if there was an observation before
         started = at_least(self._started, ((seen.cumsum(0) - seen) > 0) * 1.0)

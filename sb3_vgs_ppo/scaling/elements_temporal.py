@@ -46,7 +46,7 @@ class ElementsTemporal(Measure):
     def update(self, observation: Observation) -> None:
         gradient = observation.elements
         assert gradient is not None  # the reader was told to observe elements
-        seen = observation.finite & (observation.largest() < self._limit)
+        seen = self._is_seen(observation)
         self._weight = where(seen, self._weight + (1.0 - self.beta) * (1.0 - self._weight), self._weight)
         # The newest one of the normalized weights: 1 at first, so that the mean starts at a value and the variance at 0
         step_size = self.layout.spread(where(seen, (1.0 - self.beta) / self._weight, 0.0))
@@ -59,10 +59,29 @@ class ElementsTemporal(Measure):
         self._variance += moved.mul_(change)
         self._variance *= 1.0 - step_size
 
+    def _is_seen(self, observation: Observation) -> Array:
+        """:return: tensors whose elements enter the statistics, shape (P,), bool"""
+        return observation.finite & (observation.largest() < self._limit)
+
     def normalized_variance(self, step_count: int) -> Array:
         inflation, bias = self._corrections()
         variance, squared_mean = self.layout.sum_powers(self._variance, 1), self.layout.sum_powers(self._mean, 2)
         return self._ratio(variance * inflation, squared_mean, bias)
+
+    def advance(self, observation: Observation, step_count: int) -> Array:
+        if (loops := self.layout.element_loops) is None:
+            return super().advance(observation, step_count)
+        assert observation.elements is not None
+        return loops.advance_elements(
+            observation.elements.numpy(),
+            self.layout.bounds,
+            self._is_seen(observation),
+            self._weight,
+            self._mean.numpy(),
+            self._variance.numpy(),
+            self.beta,
+            self.eps,
+        )
 
     @silent
     def element_variances(self) -> th.Tensor:

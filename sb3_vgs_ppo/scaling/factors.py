@@ -34,6 +34,8 @@ class Factors(NamedTuple):
             return self.values
         if self.granularity == "tensor":
             sizes = as_array(self.layout.numel)
+            if (loops := self.layout.loops) is not None:
+                return loops.weighted_mean(self.values, sizes)
             return (self.values * sizes).sum() / at_least(sizes.sum(), 1.0)
         return as_array(self.values.mean(dtype=th.float64))
 
@@ -41,6 +43,8 @@ class Factors(NamedTuple):
         """:return: norm of the gradient after scaling over that before it, of finite tensors, 0-d"""
         if self.granularity == "global":
             return self.values
+        if self.granularity == "tensor" and (loops := self.layout.loops) is not None:
+            return loops.norm_ratio(self.values, observation.sums)
         squares = zero_unless(observation.finite, observation.squares())
         total = at_least(squares.sum(), 1e-300)
         if self.granularity == "tensor":
@@ -69,6 +73,8 @@ class Factors(NamedTuple):
         """:meth:`scale_` where all gradients are one vector, shape (N,)"""
         if self.granularity == "global" and isinstance(self.values, th.Tensor):
             self.scale_([flat], tuple)
+        elif self.granularity == "tensor" and (loops := self.layout.element_loops) is not None:
+            loops.scale_segments(flat.numpy(), self.layout.bounds, self.values)
         else:
             flat.mul_(self._whole())
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
 import torch as th
 
+from sb3_vgs_ppo._numba import loops
 from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor
 
 
@@ -28,16 +30,14 @@ class Layout:
     """The sizes as float64 tensor on the device, shape (P,)."""
     _repeats: Array = field(init=False, repr=False, compare=False)
     """The same as integers, in the form in which elements are repeated."""
-    _segments: tuple[np.ndarray, np.ndarray] = field(init=False, repr=False, compare=False)
-    """Which tensors have elements, and where these begin."""
+    bounds: np.ndarray = field(init=False, repr=False, compare=False)
+    """Where the elements of each tensor begin, and where the last one's end, shape (P + 1,)."""
 
     def __post_init__(self) -> None:
         repeats = th.tensor(self.sizes, dtype=th.long, device=self.device)
         object.__setattr__(self, "_repeats", as_array(repeats))
         object.__setattr__(self, "numel", repeats.double())
-        sizes = np.array(self.sizes)
-        filled = np.flatnonzero(sizes)
-        object.__setattr__(self, "_segments", (filled, (sizes.cumsum() - sizes)[filled]))
+        object.__setattr__(self, "bounds", np.cumsum([0, *self.sizes]))
 
     @classmethod
     def of(cls, tensors: Sequence[th.Tensor]) -> Layout:
@@ -52,6 +52,16 @@ class Layout:
     def n_elements(self) -> int:
         """N."""
         return sum(self.sizes)
+
+    @property
+    def loops(self) -> ModuleType | None:
+        """:mod:`sb3_vgs_ppo.scaling.loops` for numbers per tensor; None where NumPy or torch has to do."""
+        return loops("sb3_vgs_ppo.scaling.loops") if self.device.type == "cpu" else None
+
+    @property
+    def element_loops(self) -> ModuleType | None:
+        """The same for numbers per element."""
+        return self.loops if self.dtype == th.float32 else None
 
     def zeros(self) -> th.Tensor:
         """:return: one zero per element, shape (N,)"""
@@ -82,6 +92,6 @@ class Layout:
         if power == 2:
             np.square(x, out=x)
         sums = np.zeros(len(self.sizes))
-        filled, starts = self._segments  # what reduceat makes of an empty segment is its neighbour's first element
-        sums[filled] = np.add.reduceat(x, starts)
+        filled = np.flatnonzero(self.sizes)  # reduceat takes an empty segment for its neighbour's first element
+        sums[filled] = np.add.reduceat(x, self.bounds[filled])
         return sums

@@ -56,6 +56,16 @@ class Measure(ABC):
         :return: shape (P,), or (1,) if all tensors are measured together; NaN where nothing was observed so far
         """
 
+    def advance(self, observation: Observation, step_count: int) -> Array:
+        """
+        :meth:`update`, then :meth:`normalized_variance`, in fewer operations where there are some for it.
+
+        :param step_count: number of gradients that have entered then
+        :return: as :meth:`normalized_variance`
+        """
+        self.update(observation)
+        return self.normalized_variance(step_count)
+
     @abstractmethod
     def statistics(self) -> StateDict:
         """:return: what is remembered, under the keys of the state format; copies"""

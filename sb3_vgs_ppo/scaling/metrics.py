@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch as th
 from stable_baselines3.common.logger import Logger
 
-from sb3_vgs_ppo.scaling.arrays import Array, as_tensor, stack
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, stack
+from sb3_vgs_ppo.scaling.layout import Layout
 from sb3_vgs_ppo.scaling.moments import BATCH, Observation, squared_norm
 from sb3_vgs_ppo.scaling.quantiles import observed_quantiles
 
@@ -19,11 +20,12 @@ _AVERAGED = ("vgs/scaling_factor", *VARIANCES, "vgs/grad_norm_raw", "vgs/grad_no
 class MetricWindow:
     """Collects tensors per step and reads them on the host once, in :meth:`pop`.
 
-    :param device: device of the tensors
+    :param layout: of the parameters
     """
 
-    def __init__(self, device: th.device) -> None:
-        self._q = th.tensor(QUANTILES, dtype=th.float64, device=device)
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._q = layout.numel.new_tensor(QUANTILES)
         self._clear()
 
     def _clear(self) -> None:
@@ -59,9 +61,12 @@ class MetricWindow:
             self._n_finite = self._n_finite + as_tensor(stack(self._finite)).sum()
             self._finite.clear()
         if self._steps:
-            columns = zip(*self._steps, strict=True)
-            sums, factors, norm_ratios, variances = (as_tensor(stack(column)) for column in columns)
+            columns = [stack(column) for column in zip(*self._steps, strict=True)]
             self._steps.clear()
+            if (loops := self._layout.loops) is not None:
+                self._sums += th.from_numpy(loops.metric_sums(*columns, as_array(self._q)))
+                return
+            sums, factors, norm_ratios, variances = map(as_tensor, columns)
             norms = squared_norm(sums).sqrt()
             quantiles = observed_quantiles(variances, self._q)
             figures = th.column_stack((factors, quantiles[:, 2], quantiles, norms, norms * norm_ratios))

@@ -103,12 +103,12 @@ class _Group(NamedTuple):
 
     :param members: which of the gradients
     :param elements: which of all elements
-    :param starts: of the gradients' segments among these elements, None for a single gradient
+    :param bounds: where each of them begins among these elements, and where the last one ends
     """
 
     members: slice
     elements: slice
-    starts: np.ndarray | th.Tensor | None
+    bounds: np.ndarray | th.Tensor
 
 
 class GradientReader:
@@ -151,7 +151,7 @@ class GradientReader:
             self._plan(present)
         try:
             gradients = self.gradients() if flat is None else flat
-            blocks = [_segment_sums(self._values(gradients, group), group.starts) for group in self._groups]
+            blocks = [self._sums(self._values(gradients, group), group.bounds) for group in self._groups]
         except (RuntimeError, TypeError) as error:
             if any(p.grad is not None and p.grad.layout != th.strided for p in self.parameters):
                 raise RuntimeError(
@@ -170,7 +170,7 @@ class GradientReader:
         """
         if isinstance(gradients, th.Tensor):
             values = gradients if len(self._groups) == 1 else gradients[group.elements]
-        elif group.starts is None:
+        elif len(group.bounds) == 2:
             values = gradients[group.members][0].flatten()
         else:
             values = th.cat([gradient.flatten() for gradient in gradients[group.members]])
@@ -210,28 +210,29 @@ class GradientReader:
         cuts.append(len(sizes))
         ends = np.cumsum([0, *sizes]).tolist()
         self._groups = [
-            _Group(slice(a, b), slice(ends[a], ends[b]), self._starts(sizes[a:b])) for a, b in pairwise(cuts) if b > a
+            _Group(slice(a, b), slice(ends[a], ends[b]), self._bounds(sizes[a:b])) for a, b in pairwise(cuts) if b > a
         ]
         everything = len(present) == len(self._sizes)
         self._columns = None if everything else as_array(th.tensor(present, dtype=th.long, device=self._device))
         self._present = present
 
-    def _starts(self, sizes: list[int]) -> np.ndarray | th.Tensor | None:
-        if len(sizes) == 1:
-            return None
-        offsets = np.cumsum([0, *sizes])
-        return offsets[:-1] if self._device.type == "cpu" else th.from_numpy(offsets).to(self._device)
+    def _bounds(self, sizes: list[int]) -> np.ndarray | th.Tensor:
+        bounds = np.cumsum([0, *sizes])
+        return bounds if self._device.type == "cpu" else th.from_numpy(bounds).to(self._device)
 
-
-def _segment_sums(values: th.Tensor, starts: np.ndarray | th.Tensor | None) -> Array:
-    """
-    :param values: gradients of a group, as one vector
-    :param starts: see :class:`_Group`
-    :return: Σg, Σ|g|, Σg² and max|g| of each of them, shape (4, number of members), float64
-    """
-    if starts is None:
-        return as_array(_whole_sums(values))
-    return _device_segment_sums(values, starts) if isinstance(starts, th.Tensor) else _cpu_segment_sums(values, starts)
+    def _sums(self, values: th.Tensor, bounds: np.ndarray | th.Tensor) -> Array:
+        """
+        :param values: gradients of a group, as one vector
+        :param bounds: see :class:`_Group`
+        :return: Σg, Σ|g|, Σg² and max|g| of each of them, shape (4, number of members), float64
+        """
+        if values.dtype == th.float32 and (loops := self.layout.loops) is not None:
+            return loops.segment_sums(values.numpy(), bounds)
+        if len(bounds) == 2:
+            return as_array(_whole_sums(values))
+        if isinstance(bounds, th.Tensor):
+            return _device_segment_sums(values, bounds)
+        return _cpu_segment_sums(values, bounds[:-1])
 
 
 def _whole_sums(flat: th.Tensor) -> th.Tensor:

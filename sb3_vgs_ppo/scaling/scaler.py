@@ -156,7 +156,7 @@ class VarianceGradientScaler:
         """Forget every observation; warm-up restarts."""
         self._step_count = 0
         self._staged: _Staged | None = None
-        self._window = MetricWindow(self._numel.device)
+        self._window = MetricWindow(self._layout)
         # The global figures, which every version keeps for logging, are the statistics of version 1.0
         self._figures = ElementsSpatial(self._layout, self._settings.beta, self._settings.eps)
         self._measure: Measure = self._figures
@@ -272,11 +272,10 @@ class VarianceGradientScaler:
             return
         (observation, factor, norm_ratio), self._staged = self._staged, None
         self._window.add_step(observation, factor, norm_ratio, self._normalized_variances, warmup=self._warming_up())
-        self._figures.update(observation)
-        if self._measure is not self._figures:
-            self._measure.update(observation)
         self._step_count += 1
-        self._normalized_variances = self._measure.normalized_variance(self._step_count)
+        self._normalized_variances = self._measure.advance(observation, self._step_count)
+        if self._measure is not self._figures:
+            self._figures.update(observation)
         if self.logger is not None:
             record(self.logger, self.pop_metrics())
 
@@ -359,7 +358,7 @@ class VarianceGradientScaler:
         self._normalized_variances = self._read_measure()
 
     def __getstate__(self) -> dict[str, Any]:
-        unbound = {"_reader": None, "logger": None, "_staged": None, "_window": MetricWindow(self._numel.device)}
+        unbound = {"_reader": None, "logger": None, "_staged": None, "_window": MetricWindow(self._layout)}
         return {**self.__dict__, **unbound}
 
     def _all_settings(self) -> StateDict:
@@ -388,6 +387,8 @@ class VarianceGradientScaler:
     def _normalized_variance(self) -> Array:
         """:return: 0.9-quantile over the observed tensors, 0-d"""
         weights = self._weigh_p90() if self._p90_weights is None else self._p90_weights
+        if (loops := self._layout.loops) is not None:
+            return loops.weighted_sum_of_ascending(self._normalized_variances, weights)
         return dot(ascending(self._normalized_variances), weights)
 
     def _weigh_p90(self) -> Array:

@@ -30,3 +30,11 @@ class TensorSpatial(TensorMeasure):
         divisor = self._averages[2] * (1.0 - self.beta**step_count)  # 0 / 0 = NaN where nothing was observed
         mean, variance = self._averages[0] / divisor, self._averages[1] / divisor
         return variance / self.denominator(mean * mean)
+
+    def advance(self, observation: Observation, step_count: int) -> Array:
+        if (loops := self.layout.loops) is None:
+            return super().advance(observation, step_count)
+        correction = 1.0 - self.beta**step_count
+        return loops.advance_spatial(
+            observation.sums, observation.numel, self._averages, self.beta, self.eps, correction
+        )

@@ -5,6 +5,8 @@ The stochastic variance of Faghri & Duvenaud (2020, arXiv:2007.04532), per tenso
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from sb3_vgs_ppo.scaling.arrays import Array, at_least
 from sb3_vgs_ppo.scaling.measure import TensorMeasure
 from sb3_vgs_ppo.scaling.moments import Observation
@@ -18,6 +20,7 @@ class TensorTemporal(TensorMeasure):
 
     summary = "the change of each tensor's mean gradient (STOCHASTIC variance, over time)"
     over_time = True
+    _mixed: ClassVar[bool] = False
 
     def values(self, observation: Observation) -> tuple[Array, Array]:
         mean = observation.mean()
@@ -28,6 +31,13 @@ class TensorTemporal(TensorMeasure):
         squared_mean = averages[0] * averages[0]
         return at_least(averages[1] - squared_mean, 0.0) / self.denominator(squared_mean)
 
+    def advance(self, observation: Observation, step_count: int) -> Array:
+        if (loops := self.layout.loops) is None:
+            return super().advance(observation, step_count)
+        return loops.advance_temporal(
+            observation.sums, observation.numel, self._averages, self.beta, self.eps, self._mixed
+        )
+
 
 class TensorMixed(TensorTemporal):
     """nv_i = max(EMA0(s_i) − EMA0(μ_i)², 0) / den(EMA0(μ_i)), s_i = mean(g_i²).
@@ -37,6 +47,7 @@ class TensorMixed(TensorTemporal):
     """
 
     summary = "change over time and spread inside each tensor, mixed"
+    _mixed = True
 
     def values(self, observation: Observation) -> tuple[Array, Array]:
         return observation.mean(), observation.mean_square()

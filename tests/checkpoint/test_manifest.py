@@ -25,7 +25,7 @@ def test_the_written_form_stays_as_it_is(manifest: Manifest) -> None:
     versions = written.pop("versions")
     assert versions["sb3-vgs-ppo"] == __version__
     assert versions["torch"] == str(th.__version__)
-    assert {"python", "stable-baselines3", "gymnasium", "numpy"} < versions.keys()
+    assert {"python", "stable-baselines3", "gymnasium", "numpy", "numba"} < versions.keys()
     assert written == {
         "schema": 1,
         "algorithm": "PPO",

@@ -19,6 +19,8 @@ from .descriptions import (
 )
 from .reference import Array, Mutation, Reference, ReferenceTensor
 
+pytestmark = pytest.mark.usefixtures("each_computation")
+
 TOLERANCE = 1e-10
 MARGIN = 1e-3
 N_STEPS = 7

@@ -22,6 +22,8 @@ from .descriptions import (
 )
 from .reference import Array
 
+pytestmark = pytest.mark.usefixtures("each_computation")
+
 LR = 0.25
 SIGMOID_ONE = 1 / (1 + np.exp(-1.0))
 

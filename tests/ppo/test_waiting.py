@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch as th
+from helpers import without_loops
 
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
 from sb3_vgs_ppo.ppo.minibatches import minibatches
@@ -19,7 +20,7 @@ HOST_READS = ("item", "__bool__", "__float__", "__int__", "__index__", "cpu", "n
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_the_host_reads_one_number_per_minibatch(env_id: str, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """VGS is off: on a CPU it computes with NumPy, which reads tensors without waiting for anything."""
+    """VGS is off, and so are loops: on a CPU both compute on arrays over a tensor's memory, and wait for nothing."""
     model = small_model(env_id, vgs_version=None, ent_coef=0.01, policy_kwargs=HEADS[head])
     model.learn(64)
     evaluate, gradients = model._choose_evaluation(list(model.policy.parameters()))
@@ -32,7 +33,8 @@ def test_the_host_reads_one_number_per_minibatch(env_id: str, head: str, monkeyp
             return original(self, *args, **kwargs)
 
         monkeypatch.setattr(th.Tensor, name, counted)
-    model._train_epoch(evaluate, gradients, model.policy.optimizer.step, MinibatchLog())
+    with without_loops():
+        model._train_epoch(evaluate, gradients, model.policy.optimizer.step, MinibatchLog())
     assert reads == {"__float__": 2}
 
 

@@ -9,6 +9,8 @@ import torch as th
 from sb3_vgs_ppo.scaling import moments
 from sb3_vgs_ppo.scaling.moments import GradientReader
 
+pytestmark = pytest.mark.usefixtures("each_computation")
+
 
 def parameters_with_gradients(shapes: list[tuple[int, ...]], dtype: th.dtype = th.float32) -> list[th.nn.Parameter]:
     generator = th.Generator().manual_seed(0)

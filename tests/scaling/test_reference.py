@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from sb3_vgs_ppo.scaling import KNOWN_VERSIONS, VarianceGradientScaler
 
+pytestmark = pytest.mark.usefixtures("each_computation")
+
 Gradient = Sequence["np.ndarray | None"]
 """One array per tensor; None where a tensor has no gradient."""
 

@@ -10,6 +10,8 @@ import torch as th
 
 from sb3_vgs_ppo.scaling import KNOWN_VERSIONS, VarianceGradientScaler
 
+pytestmark = pytest.mark.usefixtures("each_computation")
+
 CONSTANT_ONES = th.ones(100)
 CONSTANT_SPREAD = th.linspace(-1.0, 1.0, 100)
 
