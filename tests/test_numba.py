@@ -15,7 +15,7 @@ import pytest
 from sb3_vgs_ppo import _numba
 from sb3_vgs_ppo.errors import CompileFallbackWarning
 
-MODULES = ("sb3_vgs_ppo.scaling.loops", "sb3_vgs_ppo.optim.loops")
+MODULES = [f"sb3_vgs_ppo.{room}.loops" for room in ("distributional", "optim", "ppo", "scaling")]
 
 pytest.importorskip("numba", reason="numba is not installed: pip install 'sb3-vgs-ppo[fast]'")
 

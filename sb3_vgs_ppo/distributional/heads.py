@@ -12,12 +12,14 @@ import math
 import numbers
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch as th
 from torch import nn
 from torch.nn import functional as F
 
+from sb3_vgs_ppo._numba import loops
 from sb3_vgs_ppo.distributional.lambda_mixture import slice_means
 from sb3_vgs_ppo.distributional.quantile import (
     quantile_crossing,
@@ -219,8 +221,21 @@ class QuantileHead(ValueHead):
     def loss_with_gradient(
         self, predictions: th.Tensor, targets: th.Tensor, coefficient: float | th.Tensor
     ) -> tuple[th.Tensor, th.Tensor]:
+        if (kernels := self._loops_for(predictions, targets)) is not None:
+            gradient = th.empty_like(predictions)
+            arrays = predictions.numpy(), targets.numpy(), self.taus.numpy()
+            number = kernels.quantile_huber(*arrays, self.huber_kappa, float(coefficient), gradient.numpy())
+            return predictions.new_tensor(number), gradient
         loss, gradient = quantile_huber_loss_with_gradient(predictions, targets, self.taus, self.huber_kappa)
         return loss, gradient.mul_(coefficient)
+
+    @staticmethod
+    def _loops_for(predictions: th.Tensor, targets: th.Tensor) -> ModuleType | None:
+        """:return: :mod:`sb3_vgs_ppo.distributional.loops` if they can compute this loss, else None"""
+        suits = predictions.device.type == "cpu" and predictions.dtype == targets.dtype == th.float32
+        if th.compiler.is_compiling() or not suits or targets.ndim != 1:
+            return None
+        return loops("sb3_vgs_ppo.distributional.loops")
 
     def encode(self, atoms: th.Tensor) -> th.Tensor:
         """:return: means of slices of equal probability, (batch, n_quantiles)"""

@@ -11,7 +11,8 @@ from sb3_vgs_ppo.optim.base import UtilityOptimizer
 from sb3_vgs_ppo.ppo.gradients import PackedGradients
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
 from sb3_vgs_ppo.ppo.minibatches import Minibatch
-from sb3_vgs_ppo.ppo.mlp_loss import Coefficients, Figures, MlpLoss
+from sb3_vgs_ppo.ppo.mlp_loss import Figures, MlpLoss
+from sb3_vgs_ppo.ppo.policy_terms import Coefficients
 
 
 class CompiledUpdate:

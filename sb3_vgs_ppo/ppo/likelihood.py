@@ -44,6 +44,15 @@ class Likelihood(Protocol):
         """
 
 
+def likelihood_of(outputs: th.Tensor, log_std: th.Tensor | None) -> Likelihood:
+    """
+    :param outputs: of the actor, (batch, k)
+    :param log_std: of continuous actions, (k,); None for discrete ones
+    :return: the distributions of actions that they stand for
+    """
+    return CategoricalLikelihood(outputs) if log_std is None else GaussianLikelihood(outputs, log_std)
+
+
 class CategoricalLikelihood:
     """
     Discrete actions. A draw takes as many random numbers as SB3's, in the same way.

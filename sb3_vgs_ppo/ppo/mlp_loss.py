@@ -11,41 +11,24 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch as th
 
+from sb3_vgs_ppo.distributional import ScalarHead
 from sb3_vgs_ppo.ppo.gradients import PackedGradients
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
 from sb3_vgs_ppo.ppo.minibatches import Minibatch, value_targets
 from sb3_vgs_ppo.ppo.mlp_networks import MlpNetworks
-from sb3_vgs_ppo.ppo.surrogate import clipped_surrogate_with_gradient, normalized
+from sb3_vgs_ppo.ppo.policy_terms import Coefficients, policy_terms, policy_terms_by_loops
 
 if TYPE_CHECKING:
     from sb3_vgs_ppo.ppo.dppo import DistributionalPPO
 
 
-class Coefficients(NamedTuple):
-    """
-    Numbers of the loss that may change from one ``train()`` to the next.
-
-    :param clip_range: ε
-    :param vf_coef: 0-d
-    :param ent_coef: 0-d; None for 0, which spares the entropy's gradient
-    """
-
-    clip_range: float | th.Tensor
-    vf_coef: th.Tensor
-    ent_coef: th.Tensor | None
-
-    @classmethod
-    def of(cls, model: DistributionalPPO) -> Coefficients:
-        """:return: those of an algorithm that is set up, at this point of its training"""
-        like = next(model.policy.parameters())
-        # Filled where they are needed, which on an accelerator nothing waits for
-        ent_coef = like.new_full((), model.ent_coef) if model.ent_coef else None
-        clip_range = model.clip_range(model._current_progress_remaining)  # type: ignore[operator]
-        return cls(clip_range, like.new_full((), model.vf_coef), ent_coef)
-
-    def as_tensors(self) -> Coefficients:
-        """:return: the same with a 0-d clip range, which takes part in float32 operations as the number does"""
-        return self._replace(clip_range=th.as_tensor(self.clip_range, dtype=th.float64))
+def coefficients_of(model: DistributionalPPO) -> Coefficients:
+    """:return: those of an algorithm that is set up, at this point of its training"""
+    like = next(model.policy.parameters())
+    # Filled where they are needed, which on an accelerator nothing waits for
+    ent_coef = like.new_full((), model.ent_coef) if model.ent_coef else None
+    clip_range = model.clip_range(model._current_progress_remaining)  # type: ignore[operator]
+    return Coefficients(clip_range, like.new_full((), model.vf_coef), ent_coef)
 
 
 class Figures(NamedTuple):
@@ -80,7 +63,9 @@ class MlpLoss:
         self._networks = networks
         self._head = model.policy.value_net
         self._normalize_advantage = model.normalize_advantage
-        self.coefficients: Coefficients = Coefficients.of(model)
+        self.coefficients: Coefficients = coefficients_of(model)
+        # With a scalar critic it may be SB3's configuration, which is SB3's bit for bit
+        self._policy_terms = policy_terms if isinstance(self._head, ScalarHead) else policy_terms_by_loops
         self.parameters: list[th.nn.Parameter] = list(model.policy.parameters())
         self._gradients: Sequence[th.Tensor] = ()
         index = {id(parameter): i for i, parameter in enumerate(self.parameters)}
@@ -133,27 +118,24 @@ class MlpLoss:
             the gradient of the loss
         """
         networks = self._networks
-        clip_range, vf_coef, ent_coef = coefficients
         features = networks.features(minibatch.observations)  # type: ignore[arg-type]  # Dict observations have others
         outputs, actor_inputs = networks.actor.forward(features)
-        likelihood = networks.likelihood(outputs)
-        log_ratio = likelihood.log_prob(minibatch.actions) - minibatch.old_log_prob
+        policy = self._policy_terms(outputs, networks.log_std, minibatch, coefficients, self._normalize_advantage)
         predictions, critic_inputs = networks.critic.forward(features)
-        advantages = normalized(minibatch.advantages) if self._normalize_advantage else minibatch.advantages
-        policy_loss, of_log_prob = clipped_surrogate_with_gradient(log_ratio, advantages, clip_range)
-        value_loss, of_predictions = self._head.loss_with_gradient(predictions, value_targets(minibatch), vf_coef)
-        entropy_loss = -likelihood.mean_entropy()
-        loss = policy_loss.addcmul(vf_coef, value_loss)
-        if ent_coef is not None:
-            loss.addcmul_(ent_coef, entropy_loss)
+        value_loss, of_predictions = self._head.loss_with_gradient(
+            predictions, value_targets(minibatch), coefficients.vf_coef
+        )
+        loss = policy.loss.addcmul(coefficients.vf_coef, value_loss)
+        if coefficients.ent_coef is not None:
+            loss.addcmul_(coefficients.ent_coef, policy.entropy_loss)
 
         @th.no_grad()
         def backward(into: Sequence[th.Tensor]) -> None:
-            of_entropy = None if ent_coef is None else -ent_coef / len(of_log_prob)
-            of_outputs = likelihood.backward(of_log_prob, of_entropy)
+            of_outputs, of_log_std = policy.backward()
             networks.actor.backward(of_outputs, actor_inputs, [into[i] for i in self._actor])
             networks.critic.backward(of_predictions, critic_inputs, [into[i] for i in self._critic])
-            if self._log_std is not None and likelihood.log_std_gradient is not None:
-                into[self._log_std].copy_(likelihood.log_std_gradient)
+            if self._log_std is not None and of_log_std is not None:
+                into[self._log_std].copy_(of_log_std)
 
-        return Figures(loss, policy_loss, value_loss, entropy_loss, log_ratio, predictions), backward
+        figures = Figures(loss, policy.loss, value_loss, policy.entropy_loss, policy.log_ratio, predictions)
+        return figures, backward

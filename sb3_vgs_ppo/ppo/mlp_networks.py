@@ -14,7 +14,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 
 from sb3_vgs_ppo.distributional import CategoricalHead, QuantileHead, ScalarHead
-from sb3_vgs_ppo.ppo.likelihood import CategoricalLikelihood, GaussianLikelihood, Likelihood
+from sb3_vgs_ppo.ppo.likelihood import Likelihood, likelihood_of
 from sb3_vgs_ppo.ppo.mlp import Mlp
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class MlpNetworks:
         :param outputs: of the actor, (batch, k)
         :return: the distributions of actions that they stand for
         """
-        return CategoricalLikelihood(outputs) if self.log_std is None else GaussianLikelihood(outputs, self.log_std)
+        return likelihood_of(outputs, self.log_std)
 
 
 def overridden(instance: object, base: type, names: Iterable[str]) -> bool:

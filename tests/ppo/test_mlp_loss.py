@@ -23,6 +23,8 @@ from sb3_vgs_ppo.ppo.mlp_loss import MlpLoss
 from .conftest import image_env
 from .test_dppo import HEADS, SpacesEnv, small_model
 
+pytestmark = pytest.mark.usefixtures("each_computation")
+
 BOX = spaces.Box(-1.0, 1.0, (5,), np.float32)
 ACTIONS = {"discrete": spaces.Discrete(3), "box": spaces.Box(-2.0, 2.0, (6,), np.float32)}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch as th
-from helpers import without_loops
 
+from helpers import without_loops
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
 from sb3_vgs_ppo.ppo.minibatches import minibatches
 
