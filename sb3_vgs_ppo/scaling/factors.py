@@ -73,8 +73,9 @@ class Factors(NamedTuple):
         """:meth:`scale_` where all gradients are one vector, shape (N,)"""
         if self.granularity == "global" and isinstance(self.values, th.Tensor):
             self.scale_([flat], tuple)
-        elif self.granularity == "tensor" and (loops := self.layout.element_loops) is not None:
-            loops.scale_segments(flat.numpy(), self.layout.bounds, self.values)
+        elif self.granularity != "element" and (loops := self.layout.element_loops) is not None:
+            scale = loops.scale_all if self.granularity == "global" else loops.scale_segments
+            scale(flat.numpy(), self.layout.bounds, self.values)
         else:
             flat.mul_(self._whole())
 

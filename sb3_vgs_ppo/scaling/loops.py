@@ -57,6 +57,13 @@ def weighted_sum_of_ascending(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 @compiled()
+def scale_all(values: np.ndarray, bounds: np.ndarray, factor: float) -> None:
+    """Multiply all float32 values by one factor."""
+    for j in range(values.size):
+        values[j] *= np.float32(factor)
+
+
+@compiled()
 def scale_segments(values: np.ndarray, bounds: np.ndarray, factors: np.ndarray) -> None:
     """Multiply each segment of float32 values by its factor."""
     for i in range(factors.size):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from operator import is_
+
 import torch as th
 from stable_baselines3.common.logger import Logger
 
 from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, stack
 from sb3_vgs_ppo.scaling.layout import Layout
-from sb3_vgs_ppo.scaling.moments import BATCH, Observation, squared_norm
+from sb3_vgs_ppo.scaling.moments import BATCH, Observation, finite_tensors, squared_norm
 from sb3_vgs_ppo.scaling.quantiles import observed_quantiles
 
 VARIANCES = ("vgs/normalized_variance", "vgs/variance_p10", "vgs/variance_p50", "vgs/variance_p90")
@@ -34,14 +36,14 @@ class MetricWindow:
         self._n_gradients = 0
         self._n_finite = self._q.new_zeros(())
         self._steps: list[tuple[Array, Array, Array, Array]] = []
-        self._finite: list[Array] = []
+        self._gradients: list[Array] = []
 
     def add_gradient(self, observation: Observation) -> None:
         """Count non-finite gradients, also of steps that are skipped because of them."""
-        self._n_gradients += observation.n_gradients
-        self._finite.append(observation.finite)
-        if len(self._finite) == BATCH:
+        if len(self._gradients) == BATCH:
             self._sum_up()
+        self._n_gradients += observation.n_gradients
+        self._gradients.append(observation.sums)
 
     def add_step(
         self, observation: Observation, factor: Array, norm_ratio: Array, normalized_variances: Array, warmup: bool
@@ -57,20 +59,27 @@ class MetricWindow:
         self._steps.append((observation.sums, factor, norm_ratio, normalized_variances))
 
     def _sum_up(self) -> None:
-        if self._finite:
-            self._n_finite = self._n_finite + as_tensor(stack(self._finite)).sum()
-            self._finite.clear()
+        gradients = None
+        if self._gradients:
+            gradients = stack(self._gradients)
+            self._n_finite = self._n_finite + as_tensor(finite_tensors(gradients).sum())
         if self._steps:
-            columns = [stack(column) for column in zip(*self._steps, strict=True)]
-            self._steps.clear()
+            sums, *others = map(list, zip(*self._steps, strict=True))
+            # Mostly every gradient became a step, and need not be stacked anew
+            alike = len(sums) == len(self._gradients) and all(map(is_, sums, self._gradients))
+            columns = [gradients if alike else stack(sums), *map(stack, others)]
             if (loops := self._layout.loops) is not None:
                 self._sums += th.from_numpy(loops.metric_sums(*columns, as_array(self._q)))
-                return
-            sums, factors, norm_ratios, variances = map(as_tensor, columns)
-            norms = squared_norm(sums).sqrt()
-            quantiles = observed_quantiles(variances, self._q)
-            figures = th.column_stack((factors, quantiles[:, 2], quantiles, norms, norms * norm_ratios))
-            self._sums = self._sums + figures.sum(0)
+            else:
+                self._sums = self._sums + self._figures(*map(as_tensor, columns)).sum(0)
+        self._gradients.clear()
+        self._steps.clear()
+
+    def _figures(self, sums: th.Tensor, factors: th.Tensor, norm_ratios: th.Tensor, variances: th.Tensor) -> th.Tensor:
+        """:return: figures of :data:`_AVERAGED` of each step, one column each, from those of :meth:`add_step`"""
+        norms = squared_norm(sums).sqrt()
+        quantiles = observed_quantiles(variances, self._q)
+        return th.column_stack((factors, quantiles[:, 2], quantiles, norms, norms * norm_ratios))
 
     def pop(self) -> dict[str, float]:
         """:return: what :meth:`VarianceGradientScaler.pop_metrics` reports, without the step count"""

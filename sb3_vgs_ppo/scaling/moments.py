@@ -37,17 +37,20 @@ class Observation(NamedTuple):
 
     :param sums: Σg, Σ|g|, Σg² and max|g| of each tensor, shape (4, P); NaN where a tensor has no gradient
     :param numel: number of elements of each tensor, shape (P,)
-    :param finite: tensors that are observed, shape (P,), bool: they have a gradient and no NaN or Inf in it (a float64
-        gradient whose squares overflow counts as infinite)
     :param n_gradients: number of tensors that have a gradient, finite or not
     :param elements: a copy of all gradients as one vector, 0 where there is none, shape (N,); None unless asked for
     """
 
     sums: Array
     numel: Array
-    finite: Array
     n_gradients: int
     elements: th.Tensor | None = None
+
+    @property
+    def finite(self) -> Array:
+        """Tensors that are observed, shape (P,), bool: they have a gradient and no NaN or Inf in it (a float64 gradient
+        whose squares overflow counts as infinite)."""
+        return finite_tensors(self.sums)
 
     def mean(self) -> Array:
         """:return: mean(g) of each tensor, shape (P,)"""
@@ -146,6 +149,8 @@ class GradientReader:
         :param flat: the gradients of all parameters as one tensor in their order, instead of ``.grad``
         :raises RuntimeError: a gradient is sparse
         """
+        if flat is not None and (sums := self._sums_of_all(flat)) is not None:
+            return Observation(sums, self._numel, len(self._sizes))
         present = self.present() if flat is None else self._nonempty
         if present != self._present:
             self._plan(present)
@@ -161,7 +166,14 @@ class GradientReader:
             raise
         sums = blocks[0] if len(blocks) == 1 and self._columns is None else self._arrange(blocks)
         elements = self._elements(flat) if self._per_element else None
-        return Observation(sums, self._numel, finite_tensors(sums), len(present), elements)
+        return Observation(sums, self._numel, len(present), elements)
+
+    def _sums_of_all(self, flat: th.Tensor) -> Array | None:
+        """:return: sums of all tensors in one pass; None where more has to be known of some"""
+        if self._per_element or flat.dtype != th.float32 or len(self._nonempty) < len(self._sizes):
+            return None
+        loops = self.layout.loops
+        return None if loops is None else loops.segment_sums(flat.detach().numpy(), self.layout.bounds)
 
     def _values(self, gradients: list[th.Tensor] | th.Tensor, group: _Group) -> th.Tensor:
         """
