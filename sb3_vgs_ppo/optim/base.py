@@ -145,7 +145,8 @@ class UtilityOptimizer(th.optim.Optimizer):
         if foreach is None and unsupported_type(chain.from_iterable(batch.params for batch in batches)) is not None:
             return None
         flats = [FlatBatch(batch, self._state_tensors()) for batch in batches]
-        self._last_flats = flats if all(flat.is_view for flat in flats) else []
+        if not th.compiler.is_compiling():  # where torch 2.8 can set no attribute of an optimizer
+            self._last_flats = flats if all(flat.is_view for flat in flats) else []
         return flats
 
     def _batches(self) -> list[TensorBatch]:
@@ -158,8 +159,10 @@ class UtilityOptimizer(th.optim.Optimizer):
                     continue
                 self._check_gradient(param.grad)
                 state = self._state_of(param)
-                batch = next((batch for batch in of_group if batch.takes(param, state)), None)
-                if batch is None:
+                for batch in of_group:  # not next(…), which torch 2.8 cannot trace
+                    if batch.takes(param, state):
+                        break
+                else:
                     batch = TensorBatch(group)
                     of_group.append(batch)
                 batch.append(param, param.grad, state)
