@@ -8,6 +8,7 @@ size, and some wrong values would be noticed in the middle of training only.
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -196,6 +197,8 @@ def _skeleton(
     )
     kwargs["ortho_init"] = False
     kwargs["layer_norm"] = bool(policy_kwargs.get("layer_norm"))
+    # SB3 makes an optimizer, whose first one of a process imports this: torch 2.8 fails if that is done on "meta".
+    importlib.import_module("torch._dynamo")
     with th.device("meta"):
         # On copies of the spaces: extractors draw a sample, and the model's own draw is to be the first.
         return _Skeleton(*copy.deepcopy(both), lambda _: 0.0, **kwargs).state_dict()
