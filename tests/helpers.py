@@ -36,6 +36,17 @@ def assert_equal_nested(actual: Any, expected: Any, where: str = "") -> None:
         assert actual == expected, where
 
 
+def needs(extra: str, *packages: str) -> pytest.MarkDecorator:
+    """
+    :param extra: one of this package's
+    :param packages: what of it is imported
+    :return: a mark that skips a test where one of them is not installed; it imports nothing, as that of Atari's package
+        registers environments
+    """
+    missing = ", ".join(name for name in packages if importlib.util.find_spec(name) is None)
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {missing}; pip install 'sb3-vgs-ppo[{extra}]'")
+
+
 @contextmanager
 def without_loops() -> Iterator[None]:
     """As if Numba were not installed."""

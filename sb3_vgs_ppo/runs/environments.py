@@ -31,8 +31,8 @@ from sb3_vgs_ppo.runs.atari import preprocess, register_atari, skip_frames
 from sb3_vgs_ppo.runs.config import VecEnvName
 from sb3_vgs_ppo.runs.vec_envs import WorkerEnv, WorkerVecEnv
 
-_EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco"}
-"""Extra of this package that brings what a gymnasium module of environments needs."""
+_EXTRAS = ("box2d", "mujoco")
+"""Extras of gymnasium that this package has too, under the same names."""
 
 
 def make_training_env(
@@ -183,13 +183,14 @@ def check_environment(
     except gym.error.UnregisteredEnv as error:
         raise UserInputError(f"--env-id {env_id!r} is not registered with gymnasium; {_closest_id(env_id)}") from error
     except gym.error.DependencyNotInstalled as error:
-        raise UserInputError(f"--env-id {env_id!r}: a package is missing; {_remedy(env_id, error)}") from error
+        raise UserInputError(f"--env-id {env_id!r}: a package is missing; {_remedy(error)}") from error
     except ImportError as error:
         hint = "; remedy: install the module, or put its folder on PYTHONPATH" if ":" in env_id else ""
         raise UserInputError(f"--env-id {env_id!r} cannot be imported: {str(error).rstrip('.')}{hint}") from error
     except (gym.error.Error, AssertionError, TypeError, ValueError) as error:
         if arguments and not isinstance(error, gym.error.Error):
-            reason = error.__cause__ or error  # without the arguments, which gymnasium adds
+            # Without the arguments, which gymnasium adds to a TypeError; 1.0 does so without "from".
+            reason = (error.__context__ or error) if isinstance(error, TypeError) else error
             raise UserInputError(
                 f"--env-kwargs {arguments}: {env_id} refuses them: {reason}; remedy: values for "
                 f"{', '.join(_arguments_of(env_id))} that it allows"
@@ -243,23 +244,20 @@ def _closest_id(env_id: str) -> str:
     return did_you_mean(name, gym.registry, f"remedy: module:{name}, with the module that registers it")
 
 
-def _remedy(env_id: str, error: gym.error.DependencyNotInstalled) -> str:
-    entry_point = _plain_entry_point(env_id)
-    module = ".".join(entry_point.split(".")[:3]) if isinstance(entry_point, str) else ""
-    return f"remedy: pip install 'sb3-vgs-ppo[{_EXTRAS[module]}]'" if module in _EXTRAS else str(error)
+def _remedy(error: gym.error.DependencyNotInstalled) -> str:
+    for extra in _EXTRAS:
+        if f"gymnasium[{extra}]" in str(error):
+            return f"remedy: pip install 'sb3-vgs-ppo[{extra}]'"
+    return str(error)
 
 
 def _arguments_of(env_id: str) -> list[str]:
-    entry_point = _plain_entry_point(env_id)
+    """:return: of a registered environment, or of the plain one within a continual one"""
+    spec = gym.spec(env_id.rpartition(":")[2])
+    entry_point = gym.spec(spec.kwargs.get("base_id", spec.id)).entry_point
     create = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     parameters = inspect.signature(create).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
-
-
-def _plain_entry_point(env_id: str) -> Any:
-    """:return: what makes a registered environment, or the plain one within a continual one"""
-    spec = gym.spec(env_id.rpartition(":")[2])
-    return gym.spec(spec.kwargs.get("base_id", spec.id)).entry_point
 
 
 def _normalized_observations(space: spaces.Space[Any]) -> dict[str, Any]:
