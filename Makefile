@@ -6,9 +6,8 @@ DIST := dist
 # Environments of their own; torch as PyPI has it brings gigabytes of CUDA.
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
-# Rooms that need no extra beside environments, or skip what does; all but those of Ray, which fail without it.
-CORE := $(addprefix tests/,distributional optim scaling plasticity checkpoint callbacks change ppo envs migration studies runs cli) \
-	--ignore tests/runs/test_ray_engine.py
+# Rooms that need no extra beside environments, or skip what does.
+CORE := $(addprefix tests/,distributional optim scaling plasticity checkpoint callbacks change ppo envs migration studies runs cli)
 # One thread: networks of a few thousand weights lose time to the hand-over between threads.
 export OMP_NUM_THREADS ?= 1
 

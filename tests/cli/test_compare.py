@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import needs
 from sb3_vgs_ppo.cli.compare import CompareOptions, open_store, run
 from sb3_vgs_ppo.cli.main import main
 from sb3_vgs_ppo.errors import StudyError, UserInputError
@@ -76,7 +77,11 @@ def test_more_seeds_need_extend(tmp_path: Path) -> None:
         ([*ARGV, "--options", '{"seed": 1}'], "seed"),
         ([*ARGV, "--engine", "dask"], "dask"),
         ([*ARGV, "--study", "no.yaml"], "no.yaml"),
-        ([*ARGV, "--engine", "ray", "--address", "127.0.0.1:1"], "--address '127.0.0.1:1': no Ray cluster"),
+        pytest.param(
+            [*ARGV, "--engine", "ray", "--address", "127.0.0.1:1"],
+            "--address '127.0.0.1:1': no Ray cluster",
+            marks=needs("ray", "ray"),
+        ),
     ],
 )
 def test_what_cannot_be_run_is_one_line_and_leaves_no_cell(tmp_path: Path, argv: list[str], complaint: str) -> None:

@@ -14,11 +14,14 @@ from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecEnv
 
+from helpers import needs
 from sb3_vgs_ppo.ppo.loading import load_checkpoint
 from sb3_vgs_ppo.runs import calibration, training
 from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.runs.environments import make_env, make_evaluation_env, make_training_env, policy_alias
 from sb3_vgs_ppo.runs.training import train
+
+pytestmark = needs("atari", "ale_py", "cv2")
 
 SMALL_CNN = {"features_extractor_kwargs": {"features_dim": 32}}
 

@@ -10,6 +10,7 @@ import pytest
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecEnv
 
+from helpers import needs
 from sb3_vgs_ppo.checkpoint import dump_tensors, load_tensors
 from sb3_vgs_ppo.runs.config import VecEnvName
 from sb3_vgs_ppo.runs.env_state import (
@@ -26,6 +27,7 @@ MUJOCO = [
     *("Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedDoublePendulum", "InvertedPendulum"),
     *("Pusher", "Reacher", "Swimmer", "Walker2d"),
 ]
+ATARI = needs("atari", "ale_py", "cv2")
 
 
 def make(
@@ -58,8 +60,12 @@ def play(env: VecEnv, n_steps: int, seed: int) -> list[tuple[np.ndarray, np.ndar
         *((name, {}) for name in (*CLASSIC, *(f"{name}-v5" for name in MUJOCO))),
         ("Pendulum-v1", {"frame_stack": 3}),
         ("Ant-v5", {"vec_env": "subproc"}),
-        ("SpaceInvadersNoFrameskip-v4", {}),
-        ("ALE/Breakout-v5", {"vec_env": "subproc", "frame_stack": 4, "repeat_action_probability": 0.9}),
+        pytest.param("SpaceInvadersNoFrameskip-v4", {}, marks=ATARI),
+        pytest.param(
+            "ALE/Breakout-v5",
+            {"vec_env": "subproc", "frame_stack": 4, "repeat_action_probability": 0.9},
+            marks=ATARI,
+        ),
     ],
 )
 def test_a_snapshot_goes_on_exactly(env_id: str, options: dict[str, Any], tmp_path: Path) -> None:

@@ -9,11 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import ray  # in the extra dev; without it this module fails, and says so
-from ray.cluster_utils import Cluster
 
 from comparison import assert_same_run
 from helpers import TOYS
@@ -28,6 +26,11 @@ from sb3_vgs_ppo.runs.study import StudyProgress, run_study
 from sb3_vgs_ppo.runs.study_display import StudyDisplay
 from sb3_vgs_ppo.studies.definition import Cell, Study, Variant
 from sb3_vgs_ppo.studies.store import StudyStore
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
+ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'sb3-vgs-ppo[ray]'")
 
 ENV = "toy_envs:ToyGatedCartPole-v0"
 ROLLOUT = 64
@@ -55,6 +58,8 @@ def scratch(toys: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def cluster(scratch: Path) -> Iterator[Cluster]:
     """:return: a head that trains nothing, and two nodes for a cell each"""
+    from ray.cluster_utils import Cluster
+
     fast = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": fast}
     cluster = Cluster(initialize_head=True, head_node_args=head)

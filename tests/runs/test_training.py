@@ -8,6 +8,7 @@ import signal
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -307,7 +308,7 @@ def test_the_record_says_what_ran(short_config: Configure) -> None:
     assert record["schema"] == 1
     assert record["command"] == ["sb3-vgs-ppo", "train"]
     assert record["options"]["device"] == "cpu"
-    assert record["versions"]["torch"] == th.__version__
+    assert record["versions"]["torch"] == version("torch")
     assert record["parent"] is None
 
 

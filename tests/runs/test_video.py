@@ -10,6 +10,7 @@ from PIL import Image
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
+from helpers import needs
 from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.ppo.loading import load_checkpoint
 from sb3_vgs_ppo.runs import calibration, training, video
@@ -38,7 +39,7 @@ def moving_square(n_frames: int) -> list[Frame]:
 
 def read_mp4(path: Path) -> tuple[list[Frame], float]:
     """:return: frames in RGB, and frames per second"""
-    cv2 = pytest.importorskip("cv2")
+    cv2 = pytest.importorskip("cv2", reason="cv2 is not installed: pip install 'sb3-vgs-ppo[atari]'")
     file = cv2.VideoCapture(str(path))
     frames = []
     while (read := file.read())[0]:
@@ -46,6 +47,7 @@ def read_mp4(path: Path) -> tuple[list[Frame], float]:
     return frames, file.get(cv2.CAP_PROP_FPS)
 
 
+@needs("atari", "cv2")
 def test_mp4_where_opencv_is_there(tmp_path: Path) -> None:
     (tmp_path / "video.gif").write_text("of an earlier end of the run")
     path = write_video(tmp_path, iter(moving_square(6)), 12)
