@@ -11,7 +11,6 @@ from torch import Tensor
 
 from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.errors import CheckpointError, UserInputError
-from sb3_vgs_ppo.optim.compiled_step import CompiledStep
 from sb3_vgs_ppo.optim.flat_step import FlatBatch, flat_step, unsupported_type
 from sb3_vgs_ppo.optim.loop_step import loop_step, loops_for
 from sb3_vgs_ppo.optim.options import LATER_OPTIONS, OPTIMIZER_WIDE, check_options
@@ -36,7 +35,6 @@ class UtilityOptimizer(th.optim.Optimizer):
         check_options(defaults)
         self.generator = generator
         self._last_flats: list[FlatBatch] = []
-        self._compiled_step: CompiledStep | None = None
         super().__init__(params, defaults)
 
     @classmethod
@@ -95,17 +93,8 @@ class UtilityOptimizer(th.optim.Optimizer):
         elif (loops := loops_for(flats)) is not None:
             loop_step(flats, loops, **options)
         else:
-            (self._compiled_step or flat_step)(flats, **options)
+            flat_step(flats, **options)
         return loss
-
-    def compile_step(self) -> None:
-        """Let ``torch.compile`` fuse the arithmetic of the steps to come, where all parameters are one buffer on a CPU.
-
-        Draws of noise stay the same, and results up to rounding. Copies start without it. Where it fails, one
-        :class:`~sb3_vgs_ppo.errors.CompileFallbackWarning` says why, and steps go on as before.
-        """
-        if self._compiled_step is None:
-            self._compiled_step = CompiledStep()
 
     @th.no_grad()
     def gates(self) -> dict[Tensor, Tensor]:
@@ -191,7 +180,6 @@ class UtilityOptimizer(th.optim.Optimizer):
         """Take over a pickled or loaded state; the one place where old states evolve."""
         super().__setstate__(state)
         self._last_flats = []
-        self._compiled_step = None
         for group in self.param_groups:
             for name, value in LATER_OPTIONS.items():
                 group.setdefault(name, value)

@@ -120,10 +120,7 @@ def flat_step(
         update = _noisy_direction(flat, adaptive, flat.batch.draw_noise(generator))
         lr = options["lr"]
         weights.mul_(1.0 - lr * options["weight_decay"])
-        if isinstance(lr, Tensor):  # see compiled_step.py
-            weights.sub_(update * plasticity * (2.0 * lr))
-        else:
-            weights.addcmul_(update, plasticity, value=-2.0 * lr)
+        weights.addcmul_(update, plasticity, value=-2.0 * lr)
         flat.write_back()
 
 
@@ -170,7 +167,7 @@ def _noisy_direction(flat: FlatBatch, adaptive: bool, noise: Tensor | None) -> T
     direction = -flat.grads if options["maximize"] else flat.grads
     if adaptive:
         exp_avg, denominator, scale = _adam_quotient(flat, direction)
-        if noise is not None and options["noise"] == "absolute" and not isinstance(scale, Tensor):
+        if noise is not None and options["noise"] == "absolute":
             return noise.addcdiv_(exp_avg, denominator, value=scale)
         direction = (exp_avg / denominator).mul_(scale)
     if noise is None:

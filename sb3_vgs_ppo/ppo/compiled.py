@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch as th
 
 from sb3_vgs_ppo._compile import Compiled
-from sb3_vgs_ppo.optim.base import UtilityOptimizer
 from sb3_vgs_ppo.ppo.gradients import PackedGradients
 from sb3_vgs_ppo.ppo.minibatch_log import MinibatchLog
 from sb3_vgs_ppo.ppo.minibatches import Minibatch
@@ -19,7 +18,7 @@ class CompiledUpdate:
     """
     What is compiled of a model's update. It outlives a ``train()``, since compiling takes longer than that.
 
-    Samples, VGS, clipping and every draw of random numbers stay as they are.
+    Samples, VGS, clipping, the optimizer's step and every draw of random numbers stay as they are.
     """
 
     def __init__(self) -> None:
@@ -27,12 +26,11 @@ class CompiledUpdate:
         self.fall_back: Callable[[str], None] = self._differentiate.fall_back
 
     def evaluation(
-        self, loss: MlpLoss, gradients: PackedGradients, optimizer: th.optim.Optimizer
+        self, loss: MlpLoss, gradients: PackedGradients
     ) -> Callable[[Minibatch, MinibatchLog], tuple[th.Tensor, Callable[[], None]]]:
         """
         :param loss: of one ``train()`` call
         :param gradients: into which it differentiates
-        :param optimizer: whose step is compiled too if it knows how, once the loss has been
         :return: what evaluates as the loss does, up to rounding, and has the gradient at once; the loss itself where it
             cannot be compiled
         """
@@ -46,8 +44,6 @@ class CompiledUpdate:
             with th.no_grad():
                 figures = self._differentiate(loss, minibatch, coefficients, gradients.flat)
             figures.enter(log, minibatch.returns)
-            if isinstance(optimizer, UtilityOptimizer) and self._differentiate.failure is None:
-                optimizer.compile_step()
             return figures.loss, _nothing
 
         return evaluate
