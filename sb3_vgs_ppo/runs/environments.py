@@ -254,7 +254,7 @@ def _remedy(error: gym.error.DependencyNotInstalled) -> str:
 def _arguments_of(env_id: str) -> list[str]:
     """:return: of a registered environment, or of the plain one within a continual one"""
     spec = gym.spec(env_id.rpartition(":")[2])
-    entry_point = gym.spec(spec.kwargs.get("base_id", spec.id)).entry_point
+    entry_point: Any = gym.spec(spec.kwargs.get("base_id", spec.id)).entry_point
     create = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     parameters = inspect.signature(create).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
