@@ -86,8 +86,8 @@ class DistributionalPPO(PPO):
         the λ-mixture of n-step distributions of the return; see :mod:`sb3_vgs_ppo.distributional.lambda_mixture`. It
         needs a distributional critic and no ``rollout_buffer_class``. λ is ``gae_lambda`` either way
     :param compile: let ``torch.compile`` fuse loss and gradient of a minibatch on a CPU. The first update takes up to a
-        minute longer. It needs a C++ compiler and what the update without autograd needs (``MlpPolicy``, Box or Discrete
-        actions, no gSDE, no ``clip_range_vf``, nothing overridden); otherwise one
+        minute longer. It needs a C++ compiler and what the update without autograd needs (``MlpPolicy``, Box or
+        Discrete actions, no gSDE, no ``clip_range_vf``, nothing overridden); otherwise one
         :class:`~sb3_vgs_ppo.errors.CompileFallbackWarning` says why it has no effect. Random numbers are the same, and
         results up to rounding
     :raises UserInputError: (a ValueError) an argument that cannot be used, with its value and the remedy

@@ -82,6 +82,24 @@ def test_the_default_is_the_fast_path_where_it_works(
 
 
 @every_optimizer
+@both_paths
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_graph_from_before_a_step_is_refused(description: Description, *, foreach: bool, packed: bool) -> None:
+    params = [th.nn.Parameter(th.ones(3)), th.nn.Parameter(th.ones(3))]
+    if packed:
+        pack_parameters(params)
+    optimizer = description.optimizer(params, foreach=foreach)
+    loss = params[0].sum() + params[1].pow(3).sum()
+    loss.backward(retain_graph=True)
+    grads = pack([param.grad for param in params if param.grad is not None])
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@every_optimizer
 @every_normalization
 @every_noise
 @both_paths
