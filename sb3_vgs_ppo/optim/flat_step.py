@@ -95,7 +95,7 @@ class FlatBatch:
     def write_back(self) -> None:
         """Put what was computed on copies where it belongs, rounded to the dtype there; views are there already."""
         if self.is_view:
-            # Autograd refuses a backward pass through weights that have changed, and does not see who writes to a buffer
+            # Autograd refuses a backward pass through weights that have changed, but does not see writing to a buffer
             th.autograd.graph.increment_version(self.batch.params)
         for tensors, flat in self._copied:
             th._foreach_copy_(tensors, split_like(flat, tensors))
