@@ -84,7 +84,7 @@ def test_figure_of_growth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["--part", "speed"], "speed"),
         (["--part", "train", "--out", "figures"], "--out has no effect on --part train; remedy: --part growth or all"),
         (["--against", "sbx"], "remedy: python -m venv"),
-        (["--against", "sbx", "--sbx-python", "nowhere/python"], "'nowhere/python': No such file"),
+        (["--part", "learn", "--against", "sbx", "--sbx-python", "nowhere/python"], "'nowhere/python': No such file"),
     ],
 )
 def test_bad_options_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
