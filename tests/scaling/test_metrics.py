@@ -124,6 +124,17 @@ def test_nonfinite_tensors_are_counted_in_skipped_steps_too(batch: int, monkeypa
     assert scaler.pop_metrics() == {"vgs/nonfinite": 0, "vgs/step_count": 4}
 
 
+def test_a_step_is_reported_with_its_own_gradient_whatever_was_read_in_between() -> None:
+    scaler = make()
+    norm = set_gradients(scaler, 0)
+    scaler.observe()
+    scaler.pop_metrics()
+    scaler.step()
+    set_gradients(scaler, 1)
+    scaler.observe()  # as many gradients as steps are waiting, but not the same
+    assert scaler.pop_metrics()["vgs/grad_norm_raw"] == pytest.approx(norm)
+
+
 def test_nothing_to_report_while_disabled() -> None:
     scaler = make(enabled=False)
     set_gradients(scaler, 0)
