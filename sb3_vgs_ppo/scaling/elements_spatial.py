@@ -47,10 +47,10 @@ class ElementsSpatial(Measure):
         """Let the waiting observations enter the EMAs, in their order."""
         if not self._waiting:
             return
-        sums, numel = stack(self._waiting), as_array(self.numel)
+        sums, numel = stack(self._waiting), self.layout.counts
         self._waiting.clear()
         if (loops := self.layout.loops) is not None:
-            loops.enter_global_figures(sums, numel, self._averages, self._started, self.beta)
+            loops.enter_all_global_figures(sums, numel, self._averages, self._started, self.beta)
             return
         figures, observed = global_figures(sums, numel)
         seen = observed[:, None]
@@ -61,6 +61,15 @@ class ElementsSpatial(Measure):
         for figure, step_size in zip(figures, step_sizes, strict=True):
             self._averages = self._averages + step_size * (figure - self._averages)
         self._started = at_least(started[-1], observed[-1])
+
+    def advance(self, observation: Observation, step_count: int) -> Array:
+        if (loops := self.layout.loops) is None:
+            return super().advance(observation, step_count)
+        self._enter()
+        correction = 1.0 - self.beta**step_count
+        return loops.advance_global_figures(
+            observation.sums, observation.numel, self._averages, self._started, self.beta, self.eps, correction
+        )
 
     def normalized_variance(self, step_count: int) -> Array:
         self._enter()

@@ -38,26 +38,28 @@ class ElementsTemporal(Measure):
 
     def __init__(self, layout: Layout, beta: float, eps: float) -> None:
         super().__init__(layout, beta, eps)
-        self._mean, self._variance = layout.zeros(), layout.zeros()
+        self._mean: Array = as_array(layout.zeros())
+        self._variance: Array = as_array(layout.zeros())
         self._weight: Array = as_array(self.numel.new_zeros(len(layout.sizes)))
         # A gradient whose square would overflow is not observed: it would stay in the variance for ever
         self._limit = th.finfo(layout.dtype).max ** 0.5 / 4
 
     def update(self, observation: Observation) -> None:
-        gradient = observation.elements
-        assert gradient is not None  # the reader was told to observe elements
+        assert observation.elements is not None  # the reader was told to observe elements
+        gradient = as_tensor(observation.elements)
+        mean, variance = as_tensor(self._mean), as_tensor(self._variance)  # the same memory
         seen = self._is_seen(observation)
         self._weight = where(seen, self._weight + (1.0 - self.beta) * (1.0 - self._weight), self._weight)
         # The newest one of the normalized weights: 1 at first, so that the mean starts at a value and the variance at 0
         step_size = self.layout.spread(where(seen, (1.0 - self.beta) / self._weight, 0.0))
         if isinstance(seen, th.Tensor) or not seen.all():
-            kept = th.as_tensor(self.layout.spread(seen), device=self._mean.device) == 0.0
-            gradient = th.where(kept, self._mean, gradient)
-        change = gradient - self._mean
+            kept = th.as_tensor(self.layout.spread(seen), device=mean.device) == 0.0
+            gradient = th.where(kept, mean, gradient)
+        change = gradient - mean
         moved = step_size * change
-        self._mean += moved
-        self._variance += moved.mul_(change)
-        self._variance *= 1.0 - step_size
+        mean += moved
+        variance += moved.mul_(change)
+        variance *= 1.0 - step_size
 
     def _is_seen(self, observation: Observation) -> Array:
         """:return: tensors whose elements enter the statistics, shape (P,), bool"""
@@ -65,20 +67,21 @@ class ElementsTemporal(Measure):
 
     def normalized_variance(self, step_count: int) -> Array:
         inflation, bias = self._corrections()
-        variance, squared_mean = self.layout.sum_powers(self._variance, 1), self.layout.sum_powers(self._mean, 2)
+        variance = self.layout.sum_powers(as_tensor(self._variance), 1)
+        squared_mean = self.layout.sum_powers(as_tensor(self._mean), 2)
         return self._ratio(variance * inflation, squared_mean, bias)
 
     def advance(self, observation: Observation, step_count: int) -> Array:
         if (loops := self.layout.element_loops) is None:
             return super().advance(observation, step_count)
-        assert observation.elements is not None
         return loops.advance_elements(
-            observation.elements.numpy(),
+            observation.elements,
             self.layout.bounds,
-            self._is_seen(observation),
+            observation.sums,
+            self._limit,
             self._weight,
-            self._mean.numpy(),
-            self._variance.numpy(),
+            self._mean,
+            self._variance,
             self.beta,
             self.eps,
         )
@@ -87,7 +90,7 @@ class ElementsTemporal(Measure):
     def element_variances(self) -> th.Tensor:
         """:return: nv of each element, shape (N,); NaN where fewer than two gradients were observed"""
         inflation, bias = map(self.layout.spread, self._corrections())
-        ratio: th.Tensor = self._ratio(self._variance * inflation, self._mean.square(), bias)
+        ratio: th.Tensor = self._ratio(as_tensor(self._variance) * inflation, as_tensor(self._mean).square(), bias)
         return ratio
 
     def _corrections(self) -> tuple[Array, Array]:
@@ -103,14 +106,19 @@ class ElementsTemporal(Measure):
         return where(variance == 0.0, 0.0, variance / (mean_without_bias + self.eps * variance))
 
     def statistics(self) -> StateDict:
-        averages = dict(zip(self.averages, (self._mean.clone(), self._variance.clone()), strict=True))
+        averages = {
+            key: as_tensor(average).clone()
+            for key, average in zip(self.averages, (self._mean, self._variance), strict=True)
+        }
         return {**averages, "param_ema_weight": as_tensor(self._weight).clone(), "param_numel": self.numel.long()}
 
     def load_statistics(self, statistics: StateDict) -> None:
         mean, variance = (statistics[key] for key in self.averages)
         if mean is None:
-            self._mean, self._variance = self.layout.zeros(), self.layout.zeros()
+            self._mean, self._variance = as_array(self.layout.zeros()), as_array(self.layout.zeros())
             self._weight = as_array(th.zeros_like(self.numel))
             return
-        self._mean, self._variance = mean.to(self._mean, copy=True), variance.to(self._mean, copy=True)
+        self._mean, self._variance = (
+            as_array(average.to(self.layout.device, self.layout.dtype, copy=True)) for average in (mean, variance)
+        )
         self._weight = as_array(statistics["param_ema_weight"].to(self.numel, copy=True))

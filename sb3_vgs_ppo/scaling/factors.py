@@ -33,9 +33,7 @@ class Factors(NamedTuple):
         if self.granularity == "global":
             return self.values
         if self.granularity == "tensor":
-            sizes = as_array(self.layout.numel)
-            if (loops := self.layout.loops) is not None:
-                return loops.weighted_mean(self.values, sizes)
+            sizes = self.layout.counts
             return (self.values * sizes).sum() / at_least(sizes.sum(), 1.0)
         return as_array(self.values.mean(dtype=th.float64))
 
@@ -43,13 +41,11 @@ class Factors(NamedTuple):
         """:return: norm of the gradient after scaling over that before it, of finite tensors, 0-d"""
         if self.granularity == "global":
             return self.values
-        if self.granularity == "tensor" and (loops := self.layout.loops) is not None:
-            return loops.norm_ratio(self.values, observation.sums)
         squares = zero_unless(observation.finite, observation.squares())
         total = at_least(squares.sum(), 1e-300)
         if self.granularity == "tensor":
             return ((self.values * self.values * squares).sum() / total) ** 0.5
-        scaled = (self.values * observation.elements).nan_to_num_(0.0, 0.0, 0.0)
+        scaled = (self.values * as_tensor(observation.elements)).nan_to_num_(0.0, 0.0, 0.0)
         return as_array(th.linalg.vector_norm(scaled, dtype=th.float64)) / total**0.5
 
     def scale_(self, gradients: list[th.Tensor], present: Callable[[], Sequence[int]]) -> None:
@@ -73,9 +69,6 @@ class Factors(NamedTuple):
         """:meth:`scale_` where all gradients are one vector, shape (N,)"""
         if self.granularity == "global" and isinstance(self.values, th.Tensor):
             self.scale_([flat], tuple)
-        elif self.granularity != "element" and (loops := self.layout.element_loops) is not None:
-            scale = loops.scale_all if self.granularity == "global" else loops.scale_segments
-            scale(flat.numpy(), self.layout.bounds, self.values)
         else:
             flat.mul_(self._whole())
 

@@ -13,6 +13,8 @@ import torch as th
 from sb3_vgs_ppo._numba import loops
 from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor
 
+_LOOPS = "sb3_vgs_ppo.scaling.loops"
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -28,15 +30,20 @@ class Layout:
     dtype: th.dtype
     numel: th.Tensor = field(init=False, repr=False, compare=False)
     """The sizes as float64 tensor on the device, shape (P,)."""
+    counts: Array = field(init=False, repr=False, compare=False)
+    """The same as an array."""
     _repeats: Array = field(init=False, repr=False, compare=False)
     """The same as integers, in the form in which elements are repeated."""
     bounds: np.ndarray = field(init=False, repr=False, compare=False)
     """Where the elements of each tensor begin, and where the last one's end, shape (P + 1,)."""
+    _on_cpu: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_on_cpu", self.device.type == "cpu")
         repeats = th.tensor(self.sizes, dtype=th.long, device=self.device)
         object.__setattr__(self, "_repeats", as_array(repeats))
         object.__setattr__(self, "numel", repeats.double())
+        object.__setattr__(self, "counts", as_array(self.numel))
         object.__setattr__(self, "bounds", np.cumsum([0, *self.sizes]))
 
     @classmethod
@@ -56,12 +63,12 @@ class Layout:
     @property
     def loops(self) -> ModuleType | None:
         """:mod:`sb3_vgs_ppo.scaling.loops` for numbers per tensor; None where NumPy or torch has to do."""
-        return loops("sb3_vgs_ppo.scaling.loops") if self.device.type == "cpu" else None
+        return loops(_LOOPS) if self._on_cpu else None
 
     @property
     def element_loops(self) -> ModuleType | None:
         """The same for numbers per element."""
-        return self.loops if self.dtype == th.float32 else None
+        return loops(_LOOPS) if self._on_cpu and self.dtype == th.float32 else None
 
     def zeros(self) -> th.Tensor:
         """:return: one zero per element, shape (N,)"""

@@ -57,42 +57,92 @@ def weighted_sum_of_ascending(values: np.ndarray, weights: np.ndarray) -> float:
 
 
 @compiled()
-def scale_all(values: np.ndarray, bounds: np.ndarray, factor: float) -> None:
-    """Multiply all float32 values by one factor."""
+def scale_by_quantile(
+    values: np.ndarray, variances: np.ndarray, weights: np.ndarray, strength: float, smallest: float
+) -> float:
+    """
+    Multiply all float32 values by one factor.
+
+    :param variances: normalized variances of the tensors, shape (P,), or (1,)
+    :param weights: of the ascending ones in their quantile, in the same shape
+    :param strength: by which that is multiplied
+    :param smallest: lower bound of the factor
+    :return: the factor
+    """
+    factor: float = max(1.0 / (1.0 + strength * weighted_sum_of_ascending(variances, weights)), smallest)
     for j in range(values.size):
         values[j] *= np.float32(factor)
+    return factor
 
 
 @compiled()
-def scale_segments(values: np.ndarray, bounds: np.ndarray, factors: np.ndarray) -> None:
-    """Multiply each segment of float32 values by its factor."""
-    for i in range(factors.size):
-        segment, factor = values[bounds[i] : bounds[i + 1]], np.float32(factors[i])
+def scale_by_tensor(
+    values: np.ndarray, bounds: np.ndarray, sums: np.ndarray, variances: np.ndarray, strength: float, smallest: float
+) -> tuple[float, float]:
+    """
+    Multiply each segment of float32 values by the factor of its tensor.
+
+    :param sums: of the values, as :func:`segment_sums` returns them
+    :param variances: normalized variances of the tensors, shape (P,); one that is not finite counts as 0
+    :return: mean factor of all elements, and norm of the finite segments afterwards over that before
+    """
+    total_factor = scaled = total = 0.0
+    for i in range(variances.size):
+        segment = values[bounds[i] : bounds[i + 1]]
+        factor = max(1.0 / (1.0 + strength * variances[i]), smallest) if variances[i] < math.inf else 1.0
+        total_factor += factor * segment.size
         for j in range(segment.size):
-            segment[j] *= factor
+            segment[j] *= np.float32(factor)
+        if sums[2, i] < math.inf:
+            scaled += factor * factor * sums[2, i]
+            total += sums[2, i]
+    return total_factor / max(values.size, 1), math.sqrt(scaled / max(total, 1e-300))
 
 
 @compiled()
 def enter_global_figures(
     sums: np.ndarray, numel: np.ndarray, averages: np.ndarray, started: np.ndarray, beta: float
 ) -> None:
-    """Let K gradients, shape (K, 4, P), enter the four averages of :class:`~.elements_spatial.ElementsSpatial`."""
-    for k in range(len(sums)):
-        count = total = square = largest = 0.0
-        for i in range(numel.size):
-            if sums[k, 2, i] < math.inf:
-                count += numel[i]
-                total += sums[k, 1, i]
-                square += sums[k, 2, i]
-                largest = max(largest, sums[k, 3, i])
-        if count == 0.0:
-            continue
+    """Let one gradient enter the four averages of :class:`~.elements_spatial.ElementsSpatial`."""
+    count = total = square = largest = 0.0
+    for i in range(numel.size):
+        if sums[2, i] < math.inf:
+            count += numel[i]
+            total += sums[1, i]
+            square += sums[2, i]
+            largest = max(largest, sums[3, i])
+    if count > 0.0:
         mean = total / count
         variance = max(square - total * mean, 0.0) / max(count - 1.0, 1.0)
         figures = (mean, variance, math.sqrt(square), largest)
         for row in range(4):
             averages[row] += (1.0 - beta * started[row]) * (figures[row] - averages[row])
             started[row] = 1.0
+
+
+@compiled()
+def enter_all_global_figures(
+    sums: np.ndarray, numel: np.ndarray, averages: np.ndarray, started: np.ndarray, beta: float
+) -> None:
+    """Let K gradients enter them, in their order; sums have the shape (K, 4, P)."""
+    for k in range(len(sums)):
+        enter_global_figures(sums[k], numel, averages, started, beta)
+
+
+@compiled()
+def advance_global_figures(
+    sums: np.ndarray,
+    numel: np.ndarray,
+    averages: np.ndarray,
+    started: np.ndarray,
+    beta: float,
+    eps: float,
+    correction: float,
+) -> np.ndarray:
+    """Let one gradient enter them. :return: normalized variance, shape (1,)"""
+    enter_global_figures(sums, numel, averages, started, beta)
+    mean, variance = averages[0] / (started[0] * correction), averages[1] / (started[1] * correction)
+    return np.full(1, variance / (max(mean * mean, 1e-12) + eps))
 
 
 @compiled()
@@ -142,7 +192,8 @@ def advance_temporal(
 def advance_elements(
     gradient: np.ndarray,
     bounds: np.ndarray,
-    seen: np.ndarray,
+    sums: np.ndarray,
+    limit: float,
     weight: np.ndarray,
     mean: np.ndarray,
     variance: np.ndarray,
@@ -153,15 +204,16 @@ def advance_elements(
     Update mean and variance of each element, float32, and the sums of their weights, as
     :class:`~.elements_temporal.ElementsTemporal` does.
 
-    :param seen: tensors that were observed, shape (P,), bool
+    :param sums: of the gradient, as :func:`segment_sums` returns them
+    :param limit: a tensor with a larger element is not observed
     :return: normalized variances of the tensors, shape (P,)
     """
     first = 1.0 - beta
-    readings = np.empty(seen.size)
-    for i in range(seen.size):
+    readings = np.empty(weight.size)
+    for i in range(weight.size):
         elements = slice(bounds[i], bounds[i + 1])
         g, m, v = gradient[elements], mean[elements], variance[elements]
-        if seen[i]:
+        if sums[2, i] < math.inf and sums[3, i] < limit:
             weight[i] += first * (1.0 - weight[i])
             step_size = np.float32(first / weight[i])
             kept = np.float32(1.0) - step_size
@@ -179,27 +231,6 @@ def advance_elements(
         bias = first * (2.0 - w) / ((1.0 + beta) * w)
         readings[i] = 0.0 if noise == 0.0 else noise / (max(square - bias * noise, 0.0) + eps * noise)
     return readings
-
-
-@compiled()
-def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
-    """:return: Σwx / max(Σw, 1)"""
-    total = weight = 0.0
-    for i in range(values.size):
-        total += values[i] * weights[i]
-        weight += weights[i]
-    return total / max(weight, 1.0)
-
-
-@compiled()
-def norm_ratio(factors: np.ndarray, sums: np.ndarray) -> float:
-    """:return: norm of the finite gradients after scaling each by its factor over that before it"""
-    scaled = total = 0.0
-    for i in range(factors.size):
-        if sums[2, i] < math.inf:
-            scaled += factors[i] * factors[i] * sums[2, i]
-            total += sums[2, i]
-    return math.sqrt(scaled / max(total, 1e-300))
 
 
 @compiled()

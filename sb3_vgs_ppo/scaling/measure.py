@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch as th
 
 from sb3_vgs_ppo._types import StateDict
-from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, zero_unless
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, silent, zero_unless
 from sb3_vgs_ppo.scaling.layout import Layout
 from sb3_vgs_ppo.scaling.moments import Observation
 
@@ -20,7 +20,7 @@ from sb3_vgs_ppo.scaling.moments import Observation
 class Measure(ABC):
     """One version's statistics.
 
-    Callers of :meth:`update` and :meth:`normalized_variance` see to it that NumPy is silent.
+    Callers of :meth:`update` and :meth:`normalized_variance` see to it that NumPy is silent; :meth:`advance` is.
 
     :param layout: of the parameters
     :param beta: decay of the exponential moving averages (EMA)
@@ -56,6 +56,7 @@ class Measure(ABC):
         :return: shape (P,), or (1,) if all tensors are measured together; NaN where nothing was observed so far
         """
 
+    @silent
     def advance(self, observation: Observation, step_count: int) -> Array:
         """
         :meth:`update`, then :meth:`normalized_variance`, in fewer operations where there are some for it.

@@ -44,7 +44,7 @@ class Observation(NamedTuple):
     sums: Array
     numel: Array
     n_gradients: int
-    elements: th.Tensor | None = None
+    elements: Array | None = None
 
     @property
     def finite(self) -> Array:
@@ -128,11 +128,13 @@ class GradientReader:
         self._sizes = self.layout.sizes
         self._device = self.layout.device
         self.numel: th.Tensor = self.layout.numel
-        self._numel = as_array(self.numel)
         self._nonempty = [index for index, size in enumerate(self._sizes) if size]
         self._present: list[int] = []
         self._groups: list[_Group] = []
         self._columns: Array | None = None
+        self._flat: th.Tensor | None = None  # the last vector of all gradients, where it lay, and as an array
+        self._flat_address = 0
+        self._flat_array: np.ndarray | None = None
 
     def gradients(self) -> list[th.Tensor]:
         """:return: every gradient that is there and has elements"""
@@ -149,8 +151,10 @@ class GradientReader:
         :param flat: the gradients of all parameters as one tensor in their order, instead of ``.grad``
         :raises RuntimeError: a gradient is sparse
         """
-        if flat is not None and (sums := self._sums_of_all(flat)) is not None:
-            return Observation(sums, self._numel, len(self._sizes))
+        array = None if flat is None or len(self._nonempty) < len(self._sizes) else self.loop_array(flat)
+        if array is not None and (loops := self.layout.loops) is not None:
+            sums = loops.segment_sums(array, self.layout.bounds)
+            return Observation(sums, self.layout.counts, len(self._sizes), array.copy() if self._per_element else None)
         present = self.present() if flat is None else self._nonempty
         if present != self._present:
             self._plan(present)
@@ -166,14 +170,19 @@ class GradientReader:
             raise
         sums = blocks[0] if len(blocks) == 1 and self._columns is None else self._arrange(blocks)
         elements = self._elements(flat) if self._per_element else None
-        return Observation(sums, self._numel, len(present), elements)
+        return Observation(sums, self.layout.counts, len(present), elements)
 
-    def _sums_of_all(self, flat: th.Tensor) -> Array | None:
-        """:return: sums of all tensors in one pass; None where more has to be known of some"""
-        if self._per_element or flat.dtype != th.float32 or len(self._nonempty) < len(self._sizes):
-            return None
-        loops = self.layout.loops
-        return None if loops is None else loops.segment_sums(flat.detach().numpy(), self.layout.bounds)
+    def loop_array(self, flat: th.Tensor) -> np.ndarray | None:
+        """
+        :param flat: the gradients of all parameters as one tensor
+        :return: the same memory as the loops take it; None where there are no loops for it
+        """
+        # Remembered, since it takes as long as a loop over a thousand elements
+        if flat is not self._flat or flat.data_ptr() != self._flat_address:
+            takes = self.layout.loops is not None and flat.dtype == th.float32
+            self._flat_array = flat.detach().numpy() if takes else None
+            self._flat, self._flat_address = flat, flat.data_ptr()
+        return self._flat_array
 
     def _values(self, gradients: list[th.Tensor] | th.Tensor, group: _Group) -> th.Tensor:
         """
@@ -200,15 +209,15 @@ class GradientReader:
             sums[:, self._columns] = join(blocks)
         return sums
 
-    def _elements(self, flat: th.Tensor | None) -> th.Tensor:
+    def _elements(self, flat: th.Tensor | None) -> Array:
         """:return: a copy of all gradients as one vector, shape (N,)"""
         if flat is not None:
-            return flat.detach().to(self.layout.dtype, copy=True)
+            return as_array(flat.detach().to(self.layout.dtype, copy=True))
         elements = self.layout.zeros()
         for parameter, piece in zip(self.parameters, elements.split(list(self._sizes)), strict=True):
             if parameter.grad is not None:
                 piece.copy_(parameter.grad.detach().flatten())
-        return elements
+        return as_array(elements)
 
     def _plan(self, present: list[int]) -> None:
         """Decide which gradients are reduced together; kept until another set of tensors has gradients."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.logger import Logger
 
@@ -207,6 +208,11 @@ class VarianceGradientScaler:
         reader = self._bound_reader()
         if self._application.apply_to == "update" or not self._active():
             return self._one
+        if flat is not None and self._staged is not None:
+            applied = self._scale_by_loops(reader.loop_array(flat), self._staged.observation)
+            if applied is not None:
+                self._staged = _Staged(self._staged.observation, *applied)
+                return applied[0]
         factors = self._factors()
         if flat is not None:
             factors.scale_flat_(flat.detach())
@@ -220,6 +226,27 @@ class VarianceGradientScaler:
             observation = self._staged.observation
             self._staged = _Staged(observation, factor, factors.norm_ratio(observation))
         return factor
+
+    def _scale_by_loops(self, flat: np.ndarray | None, observation: Observation) -> tuple[float, float] | None:
+        """
+        Scale all gradients in one call.
+
+        :param flat: all of them as the loops take them
+        :return: mean factor, and norm after scaling over that before it; None where there are no loops for it
+        """
+        loops, granularity = self._layout.loops, self._application.granularity
+        if flat is None or loops is None or granularity == "element":
+            return None
+        bounds = self._factor_bounds()
+        if granularity == "global":
+            weights = self._weigh_p90() if self._p90_weights is None else self._p90_weights
+            factor = loops.scale_by_quantile(flat, self._normalized_variances, weights, *bounds)
+            return factor, factor
+        variances = self._normalized_variances
+        scaled: tuple[float, float] = loops.scale_by_tensor(
+            flat, self._layout.bounds, observation.sums, variances, *bounds
+        )
+        return scaled
 
     @contextmanager
     def scaling_update(self, optimizer: th.optim.Optimizer) -> Iterator[None]:
@@ -257,7 +284,6 @@ class VarianceGradientScaler:
             if self._staged is not None:
                 self._staged = self._staged._replace(factor=factors.mean())
 
-    @silent
     def step(self) -> None:
         """
         Commit the staged statistics, or observe ``.grad`` and commit that if none are staged; then log.
@@ -400,14 +426,19 @@ class VarianceGradientScaler:
 
     def _factors(self) -> Factors:
         """:return: clip(1 / (1 + α · min(nv, variance_cap)), min_scaling_factor, 1), nv of the average"""
-        settings, granularity = self._settings, self._application.granularity
+        granularity = self._application.granularity
         if granularity == "global":
             nv = self._normalized_variance()
         else:
             nv = self._normalized_variances if granularity == "tensor" else self._element_variances()
             nv = zero_unless(nv < math.inf, nv)
+        strength, smallest = self._factor_bounds()
+        return Factors(at_least(1.0 / (1.0 + strength * nv), smallest), granularity, self._layout)
+
+    def _factor_bounds(self) -> tuple[float, float]:
+        """:return: by what nv is multiplied in a factor, and the smallest factor"""
+        settings = self._settings
         momentum = self._application.momentum or self._optimizer_momentum
         strength = settings.alpha * (1.0 - momentum) / (1.0 + momentum)
         # The factor falls with nv, so both bounds on its lower side are one; it cannot exceed 1
-        smallest = max(settings.min_scaling_factor, 1.0 / (1.0 + strength * settings.variance_cap))
-        return Factors(at_least(1.0 / (1.0 + strength * nv), smallest), granularity, self._layout)
+        return strength, max(settings.min_scaling_factor, 1.0 / (1.0 + strength * settings.variance_cap))
