@@ -127,7 +127,7 @@ class UtilityOptimizer(th.optim.Optimizer):
         if (
             not th.compiler.is_compiling()
             and len(last) == len(groups)
-            and all(flat.still_shows(group, self.state) for flat, group in zip(last, groups, strict=True))
+            and all(flat.goes_on(group, self.state) for flat, group in zip(last, groups, strict=True))
         ):
             return last
         batches = self._batches()
@@ -135,7 +135,7 @@ class UtilityOptimizer(th.optim.Optimizer):
             return None
         flats = [FlatBatch(batch, self._state_tensors()) for batch in batches]
         if not th.compiler.is_compiling():  # where torch 2.8 can set no attribute of an optimizer
-            self._last_flats = flats if all(flat.is_view for flat in flats) else []
+            self._last_flats = flats if all(flat.can_go_on for flat in flats) else []
         return flats
 
     def _batches(self) -> list[TensorBatch]:

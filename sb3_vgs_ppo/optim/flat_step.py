@@ -20,6 +20,9 @@ from sb3_vgs_ppo.optim.tensor_batch import TensorBatch, global_range
 
 _grad = attrgetter("grad")
 
+KEPT_ELEMENTS = 2**20
+"""Copies of weights and gradients are kept from step to step up to this size, 8 MiB in all."""
+
 
 def unsupported_type(params: Iterable[Tensor]) -> type | None:
     """Find a tensor subclass, whose own operators flat tensors would bypass.
@@ -29,11 +32,46 @@ def unsupported_type(params: Iterable[Tensor]) -> type | None:
     return next((type(param) for param in params if type(param) not in (Tensor, th.nn.Parameter)), None)
 
 
+class _Flat:
+    """Tensors as one flat tensor: a view where they lie back to back, else a copy.
+
+    :param tensors: of one dtype
+    :param dtype: of the flat tensor
+    """
+
+    def __init__(self, tensors: list[Tensor], dtype: th.dtype) -> None:
+        view = flat_view(tensors) if tensors[0].dtype == dtype else None
+        self.is_view: bool = view is not None
+        self._tensors = tensors
+        if view is None:
+            self.flat: Tensor = th.cat([tensor.detach().reshape(-1) for tensor in tensors]).to(dtype)
+            self._pieces = split_like(self.flat, tensors)
+        else:
+            self.flat = view
+            self._addresses = addresses(tensors)
+
+    def shows(self, tensors: list[Tensor]) -> bool:
+        """:return: whether it shows these tensors, of the same shapes as before; a copy is taken anew, and does"""
+        if self.is_view:
+            return addresses(tensors) == self._addresses
+        self._tensors = tensors
+        th._foreach_copy_(self._pieces, tensors)
+        return True
+
+    def write_back(self) -> None:
+        """Put what was computed where it belongs."""
+        if self.is_view:
+            # Autograd refuses a backward pass through weights that have changed, but does not see writing to a buffer
+            th.autograd.graph.increment_version(self._tensors)
+        else:
+            th._foreach_copy_(self._tensors, self._pieces)
+
+
 class FlatBatch:
     """A batch whose weights, gradients and states are one flat tensor each, in the dtype of the state.
 
-    Where tensors lie back to back these are views, which serve the next step too. Otherwise they are copies; but the
-    states, which belong to the optimizer, are moved so that they do.
+    Where tensors lie back to back these are views. Otherwise they are copies, which every step takes anew; but the
+    states, which belong to the optimizer, are moved so that they are views.
 
     :param batch: tensors with their states
     :param names: of the state tensors
@@ -42,47 +80,46 @@ class FlatBatch:
     def __init__(self, batch: TensorBatch, names: Sequence[str]) -> None:
         self.batch = batch
         self._names = names
-        for name in () if th.compiler.is_compiling() else names:
+        compiling = th.compiler.is_compiling()
+        for name in () if compiling else names:
             if flat_view(batch.state(name)) is None:
                 for state, packed in zip(batch.states, pack(batch.state(name)), strict=True):
                     state[name] = packed
-        self._copied: list[tuple[list[Tensor], Tensor]] = []
-        self.grads: Tensor = self._flat(batch.grads)
-        grads_are_views = not self._copied
-        self._copied.clear()  # nothing is written to gradients
-        self.weights: Tensor = self._flat(batch.params)
-        self.states: dict[str, Tensor] = {name: self._flat(batch.state(name)) for name in names}
-        self.is_view: bool = grads_are_views and not self._copied
-        if self.is_view:
-            self._addresses = addresses(batch.params) + addresses(batch.grads)
+        self._grads, self._weights = _Flat(batch.grads, batch.dtype), _Flat(batch.params, batch.dtype)
+        self._states = {name: _Flat(batch.state(name), batch.dtype) for name in names}
+        self.grads: Tensor = self._grads.flat
+        self.weights: Tensor = self._weights.flat
+        self.states: dict[str, Tensor] = {name: state.flat for name, state in self._states.items()}
+        in_place = self._grads.is_view and self._weights.is_view
+        self.can_go_on: bool = not compiling and (in_place or self.weights.numel() <= KEPT_ELEMENTS)
+        """Whether the next step may use it too: views cost no memory, and copies of small batches little."""
+        if self.can_go_on:
+            self._param_addresses = addresses(batch.params)
             self._state_tensors = self._current_state_tensors()
-
-    def _flat(self, tensors: list[Tensor]) -> Tensor:
-        flat = flat_view(tensors) if tensors[0].dtype == self.batch.dtype else None
-        if flat is None:
-            flat = th.cat([tensor.detach().reshape(-1) for tensor in tensors]).to(self.batch.dtype)
-            self._copied.append((tensors, flat))
-        return flat
 
     def _current_state_tensors(self) -> list[Tensor]:
         return [state[name] for state in self.batch.states for name in self._names]
 
-    def still_shows(self, group: Mapping[str, Any], states: Mapping[Tensor, Any]) -> bool:
+    def goes_on(self, group: Mapping[str, Any], states: Mapping[Tensor, Any]) -> bool:
         """
+        Take up the next step of the same tensors.
+
         :param group: a parameter group
         :param states: state of each parameter
-        :return: whether these views are those of all tensors of the group, with their present gradients and states
+        :return: False if this is not of all tensors of the group, where they are now, with their present states
         """
         params = group["params"]
         grads = list(map(_grad, params))
         return (
-            self.is_view
+            self.can_go_on
             and group is self.batch.options
             and len(params) == len(self.batch.params)
-            and all(grad is not None for grad in grads)
-            and addresses(params) + addresses(grads) == self._addresses
+            and all(grad is not None and grad.layout is th.strided for grad in grads)
+            and addresses(params) == self._param_addresses
             and all(map(is_, map(states.get, params), self.batch.states))
             and all(map(is_, self._state_tensors, self._current_state_tensors()))
+            and self._grads.shows(grads)
+            and self._weights.shows(params)
         )
 
     @cached_property
@@ -94,11 +131,10 @@ class FlatBatch:
 
     def write_back(self) -> None:
         """Put what was computed on copies where it belongs, rounded to the dtype there; views are there already."""
-        if self.is_view:
-            # Autograd refuses a backward pass through weights that have changed, but does not see writing to a buffer
-            th.autograd.graph.increment_version(self.batch.params)
-        for tensors, flat in self._copied:
-            th._foreach_copy_(tensors, split_like(flat, tensors))
+        self._weights.write_back()
+        for state in self._states.values():
+            if not state.is_view:  # when traced by a compiler, which knows no addresses
+                state.write_back()
 
 
 def flat_step(

@@ -52,7 +52,8 @@ def loop_step(
     for flat, correction in zip(flats, corrections, strict=True):
         low, high = _advance_utility(flat, kernels)
         ranges.append((low, high) if utility_normalization == "official" else (low / correction, high / correction))
-    gate = _gate(float(np.min(ranges)), float(np.max(ranges)), utility_normalization)  # NaN if any is
+    low, high = ranges[0] if len(ranges) == 1 else (float(np.min(ranges)), float(np.max(ranges)))  # NaN if any is
+    gate = _gate(low, high, utility_normalization)
     for flat, correction in zip(flats, corrections, strict=True):
         plasticity = _plasticity(flat, kernels, gate, correction)
         noise = flat.batch.draw_noise(generator)

@@ -10,6 +10,8 @@ import pytest
 import torch as th
 
 from sb3_vgs_ppo._flat import flat_view, pack, pack_parameters
+from sb3_vgs_ppo.optim import flat_step
+from sb3_vgs_ppo.optim.flat_step import FlatBatch
 
 from .descriptions import (
     Description,
@@ -171,37 +173,74 @@ def test_compiled_code_gives_the_same_numbers(description: Description, foreach:
     compiled_against_eager(description, "inductor", foreach=foreach, sigma=0.0)
 
 
-def packed_parameters() -> list[th.nn.Parameter]:
+def parameters_with_gradients(*, packed: bool) -> list[th.nn.Parameter]:
     params = [th.nn.Parameter(th.linspace(-1, 1, 6).view(2, 3)), th.nn.Parameter(th.tensor([0.5, -2.0]))]
-    pack_parameters(params)
-    for param, grad in zip(params, pack(params), strict=True):
+    if packed:
+        pack_parameters(params)
+    grads = pack(params) if packed else [param.detach().clone() for param in params]
+    for param, grad in zip(params, grads, strict=True):
         param.grad = grad
     return params
 
 
+Meddle = Callable[[list[th.nn.Parameter], th.optim.Optimizer], Any]
+
+
+def replace_state(params: list[th.nn.Parameter], optimizer: th.optim.Optimizer) -> None:
+    optimizer.state[params[0]]["avg_utility"] = th.full((2, 3), 0.3)
+
+
+def replace_gradients(params: list[th.nn.Parameter], _: th.optim.Optimizer) -> None:
+    for param in params:
+        param.grad = th.full_like(param, -7.0)
+
+
+def go_over_to_double(params: list[th.nn.Parameter], _: th.optim.Optimizer) -> None:
+    for param in params:
+        assert param.grad is not None
+        data, grad, param.grad = param.detach().double(), param.grad.double(), None
+        param.data = data
+        param.grad = grad
+
+
+def change_values(params: list[th.nn.Parameter], _: th.optim.Optimizer) -> None:
+    with th.no_grad():
+        params[0].mul_(-3.0)
+
+
+def add_group(params: list[th.nn.Parameter], optimizer: th.optim.Optimizer) -> None:
+    params.append(th.nn.Parameter(th.ones(3)))
+    params[-1].grad = th.tensor([1.0, 2.0, 3.0])
+    optimizer.add_param_group({"params": params[-1:], "lr": 0.5})
+
+
+MEDDLES: dict[str, Meddle] = {
+    "nothing": lambda *_: None,
+    "state": replace_state,
+    "gradient": lambda params, _: setattr(params[0], "grad", th.full((2, 3), 7.0)),
+    "gradients": replace_gradients,
+    "strides": lambda params, _: setattr(params[0], "grad", th.arange(6.0).view(3, 2).T),
+    "data": lambda params, _: setattr(params[1], "data", th.tensor([3.0, 4.0])),
+    "values": change_values,
+    "double": go_over_to_double,
+    "frozen": lambda params, _: setattr(params[0], "grad", None),
+    "group": add_group,
+    "load": lambda _, optimizer: optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict())),
+}
+
+
 @every_optimizer
-@pytest.mark.parametrize("meddle", ["nothing", "state", "gradient", "data", "frozen", "group", "load"])
-def test_views_of_the_last_step_are_not_trusted_blindly(description: Description, meddle: str) -> None:
-    """Two steps, and between them something that moves a tensor elsewhere; the oracle has no views to go stale."""
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("meddle", MEDDLES)
+def test_nothing_of_the_last_step_is_trusted_blindly(description: Description, meddle: str, packed: bool) -> None:
+    """Two steps, and between them something that changes a tensor, or moves it elsewhere; the oracle keeps neither
+    views nor copies that go stale."""
     results = []
     for foreach in (False, True):
-        params = packed_parameters()
+        params = parameters_with_gradients(packed=packed)
         optimizer = description.optimizer(params, 0.1, sigma=0.0, foreach=foreach)
         optimizer.step()
-        if meddle == "state":
-            optimizer.state[params[0]]["avg_utility"] = th.full((2, 3), 0.3)
-        elif meddle == "gradient":
-            params[0].grad = th.full((2, 3), 7.0)
-        elif meddle == "data":
-            params[1].data = th.tensor([3.0, 4.0])
-        elif meddle == "frozen":
-            params[0].grad = None
-        elif meddle == "group":
-            params.append(th.nn.Parameter(th.ones(3)))
-            params[-1].grad = th.tensor([1.0, 2.0, 3.0])
-            optimizer.add_param_group({"params": params[-1:], "lr": 0.5})
-        elif meddle == "load":
-            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        MEDDLES[meddle](params, optimizer)
         optimizer.step()
         results.append([*params, *(optimizer.state[param]["avg_utility"] for param in params)])
     for slow, fast in zip(*results, strict=True):
@@ -210,10 +249,37 @@ def test_views_of_the_last_step_are_not_trusted_blindly(description: Description
 
 @every_optimizer
 def test_packed_tensors_are_stepped_in_place(description: Description) -> None:
-    params = packed_parameters()
+    params = parameters_with_gradients(packed=True)
     optimizer = description.optimizer(params, 0.1)
     for _ in range(3):
         optimizer.step()
     assert flat_view(params) is not None
     for name in description.state:
         assert flat_view([optimizer.state[param][name] for param in params]) is not None
+
+
+@every_optimizer
+def test_copies_of_many_elements_are_not_kept(description: Description, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would take the memory of a model twice over, from one step to the next."""
+
+    def copies(limit: int) -> list[FlatBatch]:
+        monkeypatch.setattr(flat_step, "KEPT_ELEMENTS", limit)
+        optimizer = description.optimizer(parameters_with_gradients(packed=False), 0.1)
+        optimizer.step()
+        return optimizer._last_flats
+
+    assert len(copies(8)) == 1
+    assert copies(7) == []
+
+
+@every_optimizer
+def test_a_gradient_that_becomes_sparse_is_refused(description: Description) -> None:
+    params = parameters_with_gradients(packed=False)
+    optimizer = description.optimizer(params, 0.1)
+    optimizer.step()
+    before = [param.detach().clone() for param in params]
+    assert params[0].grad is not None
+    params[0].grad = params[0].grad.to_sparse()
+    with pytest.raises(RuntimeError, match="does not support sparse gradients"):
+        optimizer.step()
+    assert all(map(th.equal, params, before))
