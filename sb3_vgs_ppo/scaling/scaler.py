@@ -239,8 +239,7 @@ class VarianceGradientScaler:
             return None
         bounds = self._factor_bounds()
         if granularity == "global":
-            weights = self._weigh_p90() if self._p90_weights is None else self._p90_weights
-            factor = loops.scale_by_quantile(flat, self._normalized_variances, weights, *bounds)
+            factor = loops.scale_by_quantile(flat, self._normalized_variances, self._weigh_p90(), *bounds)
             return factor, factor
         variances = self._normalized_variances
         scaled: tuple[float, float] = loops.scale_by_tensor(
@@ -332,8 +331,7 @@ class VarianceGradientScaler:
             had a NaN or Inf in their gradient, summed over all steps, skipped ones too). If each element has a factor
             of its own, variances are over elements, and of the last step alone
         """
-        if self._p90_weights is None and not as_tensor(self._normalized_variances).isnan().any():
-            self._p90_weights = self._weigh_p90()  # they do not change any more: every tensor was observed
+        self._keep_p90_weights()
         metrics = {**self._window.pop(), "vgs/step_count": self._step_count}
         if self._application.granularity == "element" and "vgs/normalized_variance" in metrics:
             quantiles = observed_quantiles(self._element_variances().double(), self._q.new_tensor(QUANTILES)).tolist()
@@ -412,13 +410,23 @@ class VarianceGradientScaler:
 
     def _normalized_variance(self) -> Array:
         """:return: 0.9-quantile over the observed tensors, 0-d"""
-        weights = self._weigh_p90() if self._p90_weights is None else self._p90_weights
+        weights = self._weigh_p90()
         if (loops := self._layout.loops) is not None:
             return loops.weighted_sum_of_ascending(self._normalized_variances, weights)
         return dot(ascending(self._normalized_variances), weights)
 
     def _weigh_p90(self) -> Array:
-        return as_array(rank_weights(as_tensor(self._normalized_variances), self._q)[0])
+        """:return: weights of the ascending normalized variances in their 0.9-quantile, in their shape"""
+        if self._p90_weights is None and isinstance(self._normalized_variances, np.ndarray):
+            self._keep_p90_weights()
+        if self._p90_weights is None:
+            return as_array(rank_weights(as_tensor(self._normalized_variances), self._q)[0])
+        return self._p90_weights
+
+    def _keep_p90_weights(self) -> None:
+        """Keep them from when every tensor was observed, after which they do not change. This reads on the host."""
+        if self._p90_weights is None and not as_tensor(self._normalized_variances).isnan().any():
+            self._p90_weights = as_array(rank_weights(as_tensor(self._normalized_variances), self._q)[0])
 
     def _element_variances(self) -> th.Tensor:
         assert isinstance(self._measure, ElementsTemporal)  # no other version has this granularity
