@@ -159,4 +159,8 @@ def _print_sweep(console: Console, sweep: Sweep) -> None:
 
 
 def _spread(ratios: Sequence[float]) -> str:
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else ""
+    if not ratios:
+        return ""
+    median = statistics.median(ratios)
+    digits = 3 if median < 0.1 else 2
+    return f"{median:.{digits}f} ({min(ratios):.{digits}f}–{max(ratios):.{digits}f})"

@@ -5,6 +5,7 @@ Each part is a module of its own; all say what they found as :class:`~sb3_vgs_pp
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
@@ -48,7 +49,7 @@ def check_peer(parts: Collection[Part], against: str | None, sbx_python: str | N
     """
     :param against: "sbx" or None
     :param sbx_python: Python of an environment that has sbx
-    :raises UserInputError: one without the other, or no part in which sbx takes part
+    :raises UserInputError: one without the other, no such program, or no part in which sbx takes part
     """
     if against is None and sbx_python is not None:
         raise UserInputError(f"--sbx-python {sbx_python!r} has no effect without --against sbx; remedy: add it")
@@ -60,6 +61,8 @@ def check_peer(parts: Collection[Part], against: str | None, sbx_python: str | N
         raise UserInputError(
             f"--against {against} has no effect on --part {' '.join(parts)}; remedy: --part train or learn"
         )
+    if sbx_python is not None and shutil.which(sbx_python) is None:
+        raise UserInputError(f"--sbx-python {sbx_python!r}: No such file that can be run; {SBX_REMEDY}")
 
 
 def run_benchmark(

@@ -85,6 +85,7 @@ def test_counts_that_cannot_be_used(n_envs: int, repetitions: int, message: str)
     [
         (("train",), None, "python", "--sbx-python 'python' has no effect without --against sbx"),
         (("train",), "sbx", None, "needs --sbx-python, .*remedy: python -m venv"),
+        (("train",), "sbx", "nowhere/python", "--sbx-python 'nowhere/python': No such file .*remedy: python -m venv"),
         (("vgs", "memory"), "sbx", "python", "no effect on --part vgs memory; remedy: --part train"),
     ],
 )
