@@ -232,7 +232,7 @@ class QuantileHead(ValueHead):
     @staticmethod
     def _loops_for(predictions: th.Tensor, targets: th.Tensor) -> ModuleType | None:
         """:return: :mod:`sb3_vgs_ppo.distributional.loops` if they can compute this loss, else None"""
-        suits = predictions.device.type == "cpu" and predictions.dtype == targets.dtype == th.float32
+        suits = predictions.is_cpu and predictions.dtype == targets.dtype == th.float32
         if th.compiler.is_compiling() or not suits or targets.ndim != 1:
             return None
         return loops("sb3_vgs_ppo.distributional.loops")

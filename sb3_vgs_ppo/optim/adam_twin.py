@@ -45,7 +45,7 @@ def _steps_tensor_by_tensor(optimizer: th.optim.Optimizer) -> bool:
     group = optimizer.param_groups[0]
     has_own_way = any(group[name] for name in ("foreach", "fused", "capturable", "differentiable"))
     tensors = [group["lr"], *group["betas"], *group["params"]]
-    on_cpu = all(tensor.device.type == "cpu" for tensor in tensors if isinstance(tensor, th.Tensor))
+    on_cpu = all(tensor.is_cpu for tensor in tensors if isinstance(tensor, th.Tensor))
     return not is_hooked and not has_own_way and on_cpu
 
 

@@ -77,7 +77,7 @@ def policy_terms_by_loops(
 ) -> PolicyTerms:
     """:func:`policy_terms` up to rounding, by compiled loops where there are some for it."""
     kernels = None
-    if outputs.device.type == "cpu" and outputs.dtype == th.float32 and outputs.numel() <= FEW_OUTPUTS:
+    if outputs.is_cpu and outputs.dtype == th.float32 and outputs.numel() <= FEW_OUTPUTS:
         kernels = None if th.compiler.is_compiling() else loops("sb3_vgs_ppo.ppo.loops")
     if kernels is None:
         return policy_terms(outputs, log_std, minibatch, coefficients, normalize)

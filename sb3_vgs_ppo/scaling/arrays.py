@@ -25,7 +25,7 @@ It costs as much as several operations, so it is not for functions that a silent
 
 def as_array(tensor: th.Tensor) -> Array:
     """:return: a CPU tensor as a NumPy array over the same memory; any other tensor itself"""
-    return tensor.numpy() if tensor.device.type == "cpu" else tensor
+    return tensor.numpy() if tensor.is_cpu else tensor
 
 
 def as_tensor(array: Array) -> th.Tensor:
