@@ -27,9 +27,7 @@ def loops_for(flats: Sequence[FlatBatch]) -> ModuleType | None:
     if th.compiler.is_compiling():
         return None
     suitable = all(
-        flat.weights.is_cpu
-        and flat.weights.dtype == th.float32
-        and flat.batch.options["noise"] == "absolute"
+        flat.weights.is_cpu and flat.weights.dtype == th.float32 and flat.batch.options["noise"] == "absolute"
         for flat in flats
     )
     return loops("sb3_vgs_ppo.optim.loops") if suitable else None

@@ -37,7 +37,7 @@ def now() -> Reading:
 
 
 class Stopwatch:
-    """Adds up the time that is spent in functions."""
+    """Adds up the time that is spent in functions, less what reading the clocks takes: a tenth of a short function."""
 
     def __init__(self) -> None:
         self.seconds: Reading = Reading(0.0, 0.0)
@@ -46,11 +46,13 @@ class Stopwatch:
         """:return: the function, whose calls are timed from now on"""
 
         def watched(*args: Any, **kwargs: Any) -> Any:
+            nothing = now()
             start = now()
             result = function(*args, **kwargs)
             end = now()
-            wall, cpu = self.seconds
-            self.seconds = Reading(wall + end.wall - start.wall, cpu + end.cpu - start.cpu)
+            self.seconds = Reading(
+                *(t + c - 2.0 * b + a for t, a, b, c in zip(self.seconds, nothing, start, end, strict=True))
+            )
             return result
 
         return watched

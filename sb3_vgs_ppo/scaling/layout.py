@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch as th
 
 from sb3_vgs_ppo._numba import loops
 from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor
-
-_LOOPS = "sb3_vgs_ppo.scaling.loops"
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,8 @@ class Layout:
     """The same as integers, in the form in which elements are repeated."""
     bounds: np.ndarray = field(init=False, repr=False, compare=False)
     """Where the elements of each tensor begin, and where the last one's end, shape (P + 1,)."""
-    _on_cpu: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_on_cpu", self.device.type == "cpu")
         repeats = th.tensor(self.sizes, dtype=th.long, device=self.device)
         object.__setattr__(self, "_repeats", as_array(repeats))
         object.__setattr__(self, "numel", repeats.double())
@@ -60,15 +57,18 @@ class Layout:
         """N."""
         return sum(self.sizes)
 
-    @property
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Layout, (self.sizes, self.device, self.dtype)  # the rest follows, and a module cannot be pickled
+
+    @cached_property
     def loops(self) -> ModuleType | None:
         """:mod:`sb3_vgs_ppo.scaling.loops` for numbers per tensor; None where NumPy or torch has to do."""
-        return loops(_LOOPS) if self._on_cpu else None
+        return loops("sb3_vgs_ppo.scaling.loops") if self.device.type == "cpu" else None
 
-    @property
+    @cached_property
     def element_loops(self) -> ModuleType | None:
         """The same for numbers per element."""
-        return loops(_LOOPS) if self._on_cpu and self.dtype == th.float32 else None
+        return self.loops if self.dtype == th.float32 else None
 
     def zeros(self) -> th.Tensor:
         """:return: one zero per element, shape (N,)"""

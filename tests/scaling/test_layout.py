@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Literal
 
 import numpy as np
@@ -39,3 +41,12 @@ def test_nothing_but_empty_tensors() -> None:
 def test_every_element_gets_the_number_of_its_tensor() -> None:
     assert layout(2, 0, 1).spread(np.array([1.0, 2.0, 3.0])).tolist() == [1.0, 1.0, 3.0]  # type: ignore[union-attr]
     assert layout(2, 0, 1).spread(np.array([0.5, 0.5, 0.5])) == 0.5
+
+
+def test_a_copy_is_the_same_layout() -> None:
+    original = layout(2, 0, 1, dtype=th.float64)
+    assert original.loops is layout(3).loops
+    for copied in (copy.deepcopy(original), pickle.loads(pickle.dumps(original))):
+        assert copied == original
+        assert copied.counts.tolist() == original.counts.tolist() == copied.numel.tolist() == [2.0, 0.0, 1.0]
+        assert copied.loops is original.loops
