@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.errors import CheckpointError, UserInputError
-from sb3_vgs_ppo.optim.flat_step import FlatBatch, flat_step, unsupported_type
+from sb3_vgs_ppo.optim.flat_step import FlatBatch, flat_step, kept, unsupported_type
 from sb3_vgs_ppo.optim.loop_step import loop_step, loops_for
 from sb3_vgs_ppo.optim.options import LATER_OPTIONS, OPTIMIZER_WIDE, check_options
 from sb3_vgs_ppo.optim.single_tensor import gates, single_tensor_step
@@ -127,7 +127,7 @@ class UtilityOptimizer(th.optim.Optimizer):
         if (
             not th.compiler.is_compiling()
             and len(last) == len(groups)
-            and all(flat.goes_on(group, self.state) for flat, group in zip(last, groups, strict=True))
+            and all(flat.take_up(group, self.state) for flat, group in zip(last, groups, strict=True))
         ):
             return last
         batches = self._batches()
@@ -135,7 +135,7 @@ class UtilityOptimizer(th.optim.Optimizer):
             return None
         flats = [FlatBatch(batch, self._state_tensors()) for batch in batches]
         if not th.compiler.is_compiling():  # where torch 2.8 can set no attribute of an optimizer
-            self._last_flats = flats if all(flat.can_go_on for flat in flats) else []
+            self._last_flats = kept(flats)
         return flats
 
     def _batches(self) -> list[TensorBatch]:

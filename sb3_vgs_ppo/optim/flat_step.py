@@ -20,8 +20,8 @@ from sb3_vgs_ppo.optim.tensor_batch import TensorBatch, global_range
 
 _grad = attrgetter("grad")
 
-KEPT_ELEMENTS = 2**20
-"""Copies of weights and gradients are kept from step to step up to this size, 8 MiB in all."""
+KEPT_BYTES = 2**23
+"""Copies of an optimizer's weights and gradients are kept from step to step if they need no more than this in all."""
 
 
 def unsupported_type(params: Iterable[Tensor]) -> type | None:
@@ -42,29 +42,23 @@ class _Flat:
     def __init__(self, tensors: list[Tensor], dtype: th.dtype) -> None:
         view = flat_view(tensors) if tensors[0].dtype == dtype else None
         self.is_view: bool = view is not None
-        self._tensors = tensors
         if view is None:
-            self.flat: Tensor = th.cat([tensor.detach().reshape(-1) for tensor in tensors]).to(dtype)
-            self._pieces = split_like(self.flat, tensors)
-        else:
-            self.flat = view
-            self._addresses = addresses(tensors)
+            view = th.cat([tensor.detach().reshape(-1) for tensor in tensors]).to(dtype)
+            self._pieces = split_like(view, tensors)
+        self.flat: Tensor = view
 
-    def shows(self, tensors: list[Tensor]) -> bool:
-        """:return: whether it shows these tensors, of the same shapes as before; a copy is taken anew, and does"""
-        if self.is_view:
-            return addresses(tensors) == self._addresses
-        self._tensors = tensors
-        th._foreach_copy_(self._pieces, tensors)
-        return True
+    def read(self, tensors: list[Tensor]) -> None:
+        """Copy tensors of the same shapes, unless they are shown."""
+        if not self.is_view:
+            th._foreach_copy_(self._pieces, tensors)
 
-    def write_back(self) -> None:
-        """Put what was computed where it belongs."""
+    def write(self, tensors: list[Tensor]) -> None:
+        """Let tensors of the same shapes have what was computed."""
         if self.is_view:
             # Autograd refuses a backward pass through weights that have changed, but does not see writing to a buffer
-            th.autograd.graph.increment_version(self._tensors)
+            th.autograd.graph.increment_version(tensors)
         else:
-            th._foreach_copy_(self._tensors, self._pieces)
+            th._foreach_copy_(tensors, self._pieces)
 
 
 class FlatBatch:
@@ -73,7 +67,7 @@ class FlatBatch:
     Where tensors lie back to back these are views. Otherwise they are copies, which every step takes anew; but the
     states, which belong to the optimizer, are moved so that they are views.
 
-    :param batch: tensors with their states
+    :param batch: tensors with their states and gradients; the latter are taken from it
     :param names: of the state tensors
     """
 
@@ -90,37 +84,48 @@ class FlatBatch:
         self.grads: Tensor = self._grads.flat
         self.weights: Tensor = self._weights.flat
         self.states: dict[str, Tensor] = {name: state.flat for name, state in self._states.items()}
-        in_place = self._grads.is_view and self._weights.is_view
-        self.can_go_on: bool = not compiling and (in_place or self.weights.numel() <= KEPT_ELEMENTS)
-        """Whether the next step may use it too: views cost no memory, and copies of small batches little."""
+        # A state that has another dtype than its parameter, which was changed, is a copy too
+        self.can_go_on: bool = not compiling and all(state.is_view for state in self._states.values())
+        """Whether :meth:`take_up` may succeed."""
         if self.can_go_on:
-            self._param_addresses = addresses(batch.params)
-            self._state_tensors = self._current_state_tensors()
+            self._addresses = addresses(batch.params) + addresses(self._state_tensors())
+            self._grad_addresses = addresses(batch.grads)
+        batch.grads = []  # they are the user's, who may have new ones in the next step
 
-    def _current_state_tensors(self) -> list[Tensor]:
+    @property
+    def copied_bytes(self) -> int:
+        """Memory of the copies of weights and gradients; views need none."""
+        return sum(flat.flat.nbytes for flat in (self._weights, self._grads) if not flat.is_view)
+
+    def _state_tensors(self) -> list[Tensor]:
         return [state[name] for state in self.batch.states for name in self._names]
 
-    def goes_on(self, group: Mapping[str, Any], states: Mapping[Tensor, Any]) -> bool:
+    def take_up(self, group: Mapping[str, Any], states: Mapping[Tensor, Any]) -> bool:
         """
-        Take up the next step of the same tensors.
+        Go on with the next step of the same tensors.
 
         :param group: a parameter group
         :param states: state of each parameter
-        :return: False if this is not of all tensors of the group, where they are now, with their present states
+        :return: False if these are not all tensors of the group at one step, where they are now, with their present
+            states; then it must not be used
         """
         params = group["params"]
         grads = list(map(_grad, params))
-        return (
+        same = (
             self.can_go_on
             and group is self.batch.options
             and len(params) == len(self.batch.params)
             and all(grad is not None and grad.layout is th.strided for grad in grads)
-            and addresses(params) == self._param_addresses
             and all(map(is_, map(states.get, params), self.batch.states))
-            and all(map(is_, self._state_tensors, self._current_state_tensors()))
-            and self._grads.shows(grads)
-            and self._weights.shows(params)
+            and len({state.get("step") for state in self.batch.states}) == 1
+            and all(self.batch.states)
+            and addresses(params) + addresses(self._state_tensors()) == self._addresses
+            and (not self._grads.is_view or addresses(grads) == self._grad_addresses)
         )
+        if same:
+            self._grads.read(grads)
+            self._weights.read(params)
+        return same
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
@@ -131,10 +136,16 @@ class FlatBatch:
 
     def write_back(self) -> None:
         """Put what was computed on copies where it belongs, rounded to the dtype there; views are there already."""
-        self._weights.write_back()
-        for state in self._states.values():
-            if not state.is_view:  # when traced by a compiler, which knows no addresses
-                state.write_back()
+        self._weights.write(self.batch.params)
+        for name, state in self._states.items():
+            if not state.is_view:
+                state.write(self.batch.state(name))
+
+
+def kept(flats: list[FlatBatch]) -> list[FlatBatch]:
+    """:return: what the next step may go on with: all of them, or none where that is not possible or takes memory"""
+    copied_bytes = sum(flat.copied_bytes for flat in flats)
+    return flats if copied_bytes <= KEPT_BYTES and all(flat.can_go_on for flat in flats) else []
 
 
 def flat_step(

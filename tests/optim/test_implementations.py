@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,6 @@ import torch as th
 
 from sb3_vgs_ppo._flat import flat_view, pack, pack_parameters
 from sb3_vgs_ppo.optim import flat_step
-from sb3_vgs_ppo.optim.flat_step import FlatBatch
 
 from .descriptions import (
     Description,
@@ -85,17 +85,18 @@ def test_the_default_is_the_fast_path_where_it_works(
 
 @every_optimizer
 @both_paths
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_graph_from_before_a_step_is_refused(description: Description, *, foreach: bool, packed: bool) -> None:
+@pytest.mark.parametrize("packed", ["nothing", "weights", "weights and gradients"])
+def test_a_graph_from_before_a_step_is_refused(description: Description, *, foreach: bool, packed: str) -> None:
     params = [th.nn.Parameter(th.ones(3)), th.nn.Parameter(th.ones(3))]
-    if packed:
+    if packed != "nothing":
         pack_parameters(params)
     optimizer = description.optimizer(params, foreach=foreach)
     loss = params[0].sum() + params[1].pow(3).sum()
     loss.backward(retain_graph=True)
-    grads = pack([param.grad for param in params if param.grad is not None])
-    for param, grad in zip(params, grads, strict=True):
-        param.grad = grad
+    if packed == "weights and gradients":
+        grads = pack([param.grad for param in params if param.grad is not None])
+        for param, grad in zip(params, grads, strict=True):
+            param.grad = grad
     optimizer.step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
@@ -203,6 +204,15 @@ def go_over_to_double(params: list[th.nn.Parameter], _: th.optim.Optimizer) -> N
         param.grad = grad
 
 
+def begin_anew(params: list[th.nn.Parameter], optimizer: th.optim.Optimizer) -> None:
+    """As one would reset a layer."""
+    state = optimizer.state[params[0]]
+    state["step"] = 0
+    for name, value in state.items():
+        if name != "step":
+            value.zero_()
+
+
 def change_values(params: list[th.nn.Parameter], _: th.optim.Optimizer) -> None:
     with th.no_grad():
         params[0].mul_(-3.0)
@@ -217,6 +227,12 @@ def add_group(params: list[th.nn.Parameter], optimizer: th.optim.Optimizer) -> N
 MEDDLES: dict[str, Meddle] = {
     "nothing": lambda *_: None,
     "state": replace_state,
+    "data of a state": lambda params, optimizer: setattr(
+        optimizer.state[params[0]]["avg_utility"], "data", th.full((2, 3), 0.3)
+    ),
+    "anew": begin_anew,
+    "emptied": lambda params, optimizer: optimizer.state[params[0]].clear(),
+    "forgotten": lambda params, optimizer: optimizer.state.pop(params[0]),
     "gradient": lambda params, _: setattr(params[0], "grad", th.full((2, 3), 7.0)),
     "gradients": replace_gradients,
     "strides": lambda params, _: setattr(params[0], "grad", th.arange(6.0).view(3, 2).T),
@@ -233,7 +249,7 @@ MEDDLES: dict[str, Meddle] = {
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("meddle", MEDDLES)
 def test_nothing_of_the_last_step_is_trusted_blindly(description: Description, meddle: str, packed: bool) -> None:
-    """Two steps, and between them something that changes a tensor, or moves it elsewhere; the oracle keeps neither
+    """Four steps, and between them something that changes a tensor, or moves it elsewhere; the oracle keeps neither
     views nor copies that go stale."""
     results = []
     for foreach in (False, True):
@@ -241,6 +257,9 @@ def test_nothing_of_the_last_step_is_trusted_blindly(description: Description, m
         optimizer = description.optimizer(params, 0.1, sigma=0.0, foreach=foreach)
         optimizer.step()
         MEDDLES[meddle](params, optimizer)
+        optimizer.step()
+        begin_anew(params[1:], optimizer)
+        optimizer.step()
         optimizer.step()
         results.append([*params, *(optimizer.state[param]["avg_utility"] for param in params)])
     for slow, fast in zip(*results, strict=True):
@@ -259,17 +278,31 @@ def test_packed_tensors_are_stepped_in_place(description: Description) -> None:
 
 
 @every_optimizer
-def test_copies_of_many_elements_are_not_kept(description: Description, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_copies_are_not_kept(description: Description, monkeypatch: pytest.MonkeyPatch) -> None:
     """They would take the memory of a model twice over, from one step to the next."""
 
-    def copies(limit: int) -> list[FlatBatch]:
-        monkeypatch.setattr(flat_step, "KEPT_ELEMENTS", limit)
-        optimizer = description.optimizer(parameters_with_gradients(packed=False), 0.1)
-        optimizer.step()
-        return optimizer._last_flats
+    needed = 2 * 4 * (6 + 2)  # weights and gradients, float32
+    params = parameters_with_gradients(packed=False)
+    optimizer = description.optimizer(params, 0.1)
+    optimizer.step()
+    assert sum(flat.copied_bytes for flat in optimizer._last_flats) == needed
+    monkeypatch.setattr(flat_step, "KEPT_BYTES", needed - 1)
+    optimizer = description.optimizer(params, 0.1)
+    optimizer.step()
+    assert optimizer._last_flats == []
 
-    assert len(copies(8)) == 1
-    assert copies(7) == []
+
+@every_optimizer
+def test_no_gradient_is_kept(description: Description) -> None:
+    params = parameters_with_gradients(packed=False)
+    optimizer = description.optimizer(params, 0.1)
+    for _ in range(2):
+        for param in params:
+            param.grad = th.ones_like(param)
+        optimizer.step()
+    gradients = [weakref.ref(param.grad) for param in params]
+    optimizer.zero_grad()
+    assert [gradient() for gradient in gradients] == [None, None]
 
 
 @every_optimizer
