@@ -232,6 +232,7 @@ MEDDLES: dict[str, Meddle] = {
     ),
     "anew": begin_anew,
     "emptied": lambda params, optimizer: optimizer.state[params[0]].clear(),
+    "all emptied": lambda params, optimizer: [optimizer.state[param].clear() for param in params],
     "forgotten": lambda params, optimizer: optimizer.state.pop(params[0]),
     "gradient": lambda params, _: setattr(params[0], "grad", th.full((2, 3), 7.0)),
     "gradients": replace_gradients,
@@ -258,8 +259,9 @@ def test_nothing_of_the_last_step_is_trusted_blindly(description: Description, m
         optimizer.step()
         MEDDLES[meddle](params, optimizer)
         optimizer.step()
-        begin_anew(params[1:], optimizer)
+        optimizer.state[params[1]]["avg_utility"].fill_(0.2)
         optimizer.step()
+        begin_anew(params[1:], optimizer)
         optimizer.step()
         results.append([*params, *(optimizer.state[param]["avg_utility"] for param in params)])
     for slow, fast in zip(*results, strict=True):
