@@ -30,7 +30,8 @@ def as_array(tensor: th.Tensor) -> Array:
 
 def as_tensor(array: Array) -> th.Tensor:
     """:return: the array as a tensor, over the same memory where it has one"""
-    return array if isinstance(array, th.Tensor) else th.as_tensor(array)
+    # Without a device it would go to torch's default device
+    return array if isinstance(array, th.Tensor) else th.as_tensor(array, device="cpu")
 
 
 def stack(arrays: Sequence[Array]) -> Array:

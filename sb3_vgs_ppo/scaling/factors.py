@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch as th
 
 from sb3_vgs_ppo.errors import UserInputError
-from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, zero_unless
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, at_least, silent, zero_unless
 from sb3_vgs_ppo.scaling.layout import Layout
 from sb3_vgs_ppo.scaling.moments import Observation
 from sb3_vgs_ppo.scaling.settings import Granularity
@@ -37,6 +37,7 @@ class Factors(NamedTuple):
             return (self.values * sizes).sum() / at_least(sizes.sum(), 1.0)
         return as_array(self.values.mean(dtype=th.float64))
 
+    @silent
     def norm_ratio(self, observation: Observation) -> Array:
         """:return: norm of the gradient after scaling over that before it, of finite tensors, 0-d"""
         if self.granularity == "global":
@@ -58,8 +59,9 @@ class Factors(NamedTuple):
         if self.granularity != "global":
             th._foreach_mul_(gradients, self._pieces(gradients, present()))
         else:
-            # As a tensor, and of the gradients' precision, it is three times faster; 16 bits would be too coarse
-            th._foreach_mul_(gradients, th.as_tensor(self.values, dtype=self.layout.dtype))
+            # As a tensor, and not of float64, it is three times faster; 16 bits would be too coarse
+            factor = th.as_tensor(self.values, dtype=self.layout.dtype, device=self.layout.device)
+            th._foreach_mul_(gradients, factor)
 
     def scale_flat_(self, flat: th.Tensor) -> None:
         """:meth:`scale_` where all gradients are one vector, shape (N,)"""

@@ -57,8 +57,9 @@ class Layout:
         """N."""
         return sum(self.sizes)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Layout, (self.sizes, self.device, self.dtype)  # the rest follows, and a module cannot be pickled
+    def __getstate__(self) -> dict[str, Any]:
+        modules = ("loops", "element_loops")  # which cannot be pickled
+        return {name: value for name, value in vars(self).items() if name not in modules}
 
     @cached_property
     def loops(self) -> ModuleType | None:

@@ -132,8 +132,8 @@ class GradientReader:
         self._present: list[int] = []
         self._groups: list[_Group] = []
         self._columns: Array | None = None
-        self._flat: th.Tensor | None = None  # the last vector of all gradients, where it lay, and as an array
-        self._flat_address = 0
+        self._flat: th.Tensor | None = None  # the last vector of all gradients, its place, and as an array
+        self._flat_place = (0, 0)
         self._flat_array: np.ndarray | None = None
 
     def gradients(self) -> list[th.Tensor]:
@@ -177,11 +177,12 @@ class GradientReader:
         :param flat: the gradients of all parameters as one tensor
         :return: the same memory as the loops take it; None where there are no loops for it
         """
+        if self.layout.loops is None or flat.dtype != th.float32:
+            return None
         # Remembered, since it takes as long as a loop over a thousand elements
-        if flat is not self._flat or flat.data_ptr() != self._flat_address:
-            takes = self.layout.loops is not None and flat.dtype == th.float32
-            self._flat_array = flat.detach().numpy() if takes else None
-            self._flat, self._flat_address = flat, flat.data_ptr()
+        if flat is not self._flat or (flat.data_ptr(), flat.numel()) != self._flat_place:
+            self._flat, self._flat_array = flat, flat.detach().numpy()
+            self._flat_place = flat.data_ptr(), flat.numel()
         return self._flat_array
 
     def _values(self, gradients: list[th.Tensor] | th.Tensor, group: _Group) -> th.Tensor:

@@ -164,7 +164,7 @@ class VarianceGradientScaler:
         if MEASURES[self._version] is not ElementsSpatial:
             self._measure = MEASURES[self._version](self._layout, self._settings.beta, self._settings.eps)
         self._normalized_variances = self._read_measure()
-        self._p90_weights: Array | None = None
+        self._p90_weights: tuple[int, Array] = (-1, None)  # how many tensors were observed, and weights for so many
 
     def scale_gradients(self) -> float:
         """
@@ -237,13 +237,13 @@ class VarianceGradientScaler:
         loops, granularity = self._layout.loops, self._application.granularity
         if flat is None or loops is None or granularity == "element":
             return None
-        bounds = self._factor_bounds()
+        strength, smallest = self._strength_and_floor()
         if granularity == "global":
-            factor = loops.scale_by_quantile(flat, self._normalized_variances, self._weigh_p90(), *bounds)
+            factor = loops.scale_by_quantile(flat, self._normalized_variances, self._weigh_p90(), strength, smallest)
             return factor, factor
         variances = self._normalized_variances
         scaled: tuple[float, float] = loops.scale_by_tensor(
-            flat, self._layout.bounds, observation.sums, variances, *bounds
+            flat, self._layout.bounds, observation.sums, variances, strength, smallest
         )
         return scaled
 
@@ -331,7 +331,7 @@ class VarianceGradientScaler:
             had a NaN or Inf in their gradient, summed over all steps, skipped ones too). If each element has a factor
             of its own, variances are over elements, and of the last step alone
         """
-        self._keep_p90_weights()
+        self._weigh_p90(wait=True)
         metrics = {**self._window.pop(), "vgs/step_count": self._step_count}
         if self._application.granularity == "element" and "vgs/normalized_variance" in metrics:
             quantiles = observed_quantiles(self._element_variances().double(), self._q.new_tensor(QUANTILES)).tolist()
@@ -415,18 +415,23 @@ class VarianceGradientScaler:
             return loops.weighted_sum_of_ascending(self._normalized_variances, weights)
         return dot(ascending(self._normalized_variances), weights)
 
-    def _weigh_p90(self) -> Array:
-        """:return: weights of the ascending normalized variances in their 0.9-quantile, in their shape"""
-        if self._p90_weights is None and isinstance(self._normalized_variances, np.ndarray):
-            self._keep_p90_weights()
-        if self._p90_weights is None:
-            return as_array(rank_weights(as_tensor(self._normalized_variances), self._q)[0])
-        return self._p90_weights
-
-    def _keep_p90_weights(self) -> None:
-        """Keep them from when every tensor was observed, after which they do not change. This reads on the host."""
-        if self._p90_weights is None and not as_tensor(self._normalized_variances).isnan().any():
-            self._p90_weights = as_array(rank_weights(as_tensor(self._normalized_variances), self._q)[0])
+    def _weigh_p90(self, wait: bool = False) -> Array:
+        """
+        :param wait: look how many tensors were observed, also on an accelerator
+        :return: weights of the ascending normalized variances in their 0.9-quantile, in their shape
+        """
+        variances, (n_weighed, weights) = self._normalized_variances, self._p90_weights
+        if n_weighed == len(variances):
+            return weights  # they do not change any more
+        n_observed = None
+        if wait or isinstance(variances, np.ndarray):
+            n_observed = len(variances) - int(as_tensor(variances).isnan().sum())
+            if n_observed == n_weighed:
+                return weights
+        weights = as_array(rank_weights(as_tensor(variances), self._q)[0])
+        if n_observed is not None:
+            self._p90_weights = (n_observed, weights)
+        return weights
 
     def _element_variances(self) -> th.Tensor:
         assert isinstance(self._measure, ElementsTemporal)  # no other version has this granularity
@@ -440,10 +445,10 @@ class VarianceGradientScaler:
         else:
             nv = self._normalized_variances if granularity == "tensor" else self._element_variances()
             nv = zero_unless(nv < math.inf, nv)
-        strength, smallest = self._factor_bounds()
+        strength, smallest = self._strength_and_floor()
         return Factors(at_least(1.0 / (1.0 + strength * nv), smallest), granularity, self._layout)
 
-    def _factor_bounds(self) -> tuple[float, float]:
+    def _strength_and_floor(self) -> tuple[float, float]:
         """:return: by what nv is multiplied in a factor, and the smallest factor"""
         settings = self._settings
         momentum = self._application.momentum or self._optimizer_momentum
