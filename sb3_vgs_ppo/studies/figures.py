@@ -170,7 +170,8 @@ def _draw_panels(
     width, height = 11.0, 1.9 * n_rows + 1.0
     figure.set_size_inches(width, height)
     # Margins in inches: the layout engine takes seconds for so many panels
-    figure.subplots_adjust(0.75 / width, 0.55 / height, 1 - 0.15 / width, 1 - 0.65 / height, wspace=0.06, hspace=0.24)
+    below = 0.4 + 0.18 * len(_steps_label(environment).splitlines())
+    figure.subplots_adjust(0.75 / width, below / height, 1 - 0.15 / width, 1 - 0.65 / height, wspace=0.06, hspace=0.24)
     paths = {name: curve[["step", "value"]].to_numpy() for name, curve in curves.items()}
     panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes in panels[len(others) :]:
