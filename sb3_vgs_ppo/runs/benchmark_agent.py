@@ -114,7 +114,8 @@ class TimedAgent:
         self._scaler.reset()
         learn.watch(self._model.learn)(rollouts * self._rollout_steps, reset_num_timesteps=False)
         train = self._train.seconds.plus(self._scaler.own_seconds, -1.0)
-        return Turn(learn.seconds, train, self._scaler.seconds)
+        watching = self._train.own_seconds.plus(self._scaler.own_seconds)
+        return Turn(learn.seconds.plus(watching, -1.0), train, self._scaler.seconds)
 
     def close(self) -> None:
         """Close its environments."""

@@ -28,13 +28,17 @@ def options(folder: Path, env_id: str, total: int, *more: str) -> list[str]:
     return ["train", *where, *counts, *evaluations, "--algo-kwargs", ALGO_KWARGS, *more]
 
 
-def run_and_kill(argv: Sequence[str], folder: RunFolder, seconds: float) -> int:
+def run_and_kill(argv: Sequence[str], folder: RunFolder, seconds: float, n_checkpoints: int = 0) -> int:
     """
-    :param seconds: time to live after the folder is there
+    :param seconds: time to live after the folder is there, with so many checkpoints in it
     :return: exit code
     """
     process = subprocess.Popen([*COMMAND, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    while not folder.config.exists() or (not folder.is_in_use() and process.poll() is None):
+
+    def is_there() -> bool:
+        return folder.config.exists() and len(list(folder.checkpoints.glob("*.zip"))) >= n_checkpoints
+
+    while not is_there() or (not folder.is_in_use() and process.poll() is None):
         assert process.poll() is None, process.stderr and process.stderr.read().decode()
         time.sleep(0.01)
     try:
@@ -47,7 +51,7 @@ def run_and_kill(argv: Sequence[str], folder: RunFolder, seconds: float) -> int:
 
 def test_a_process_that_was_killed_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = RunFolder(tmp_path / "killed")
-    assert run_and_kill(options(folder.path, "CartPole-v1", 1_000_000), folder, seconds=2) == -signal.SIGKILL
+    assert run_and_kill(options(folder.path, "CartPole-v1", 1_000_000), folder, 1.0, n_checkpoints=2) == -signal.SIGKILL
     assert folder.read_status().cause == "the process ended without notice"
     reached = int(max((path.stem for path in folder.checkpoints.glob("*.zip")), key=int, default=0))
     total = str(reached + 256)

@@ -143,30 +143,3 @@ def test_a_process_does_not_inherit_the_peak_of_its_parent() -> None:
     child = subprocess.run([sys.executable, "-c", code, benchmark_agent.__file__], capture_output=True, check=True)
     # This process has imported torch, and holds hundreds of MiB; a bare Python needs some ten
     assert 1_000 < int(child.stdout) < 60_000 < benchmark_agent.peak_kib()
-
-
-class Clock:
-    """Every reading takes a second."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> Reading:
-        self.seconds += 1.0
-        return Reading(self.seconds, 2.0 * self.seconds)
-
-
-def test_a_stopwatch_takes_off_what_reading_the_clocks_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, stopwatch = Clock(), benchmark_agent.Stopwatch()
-    monkeypatch.setattr(benchmark_agent, "now", clock)
-
-    def work(seconds: float) -> str:
-        clock.seconds += seconds
-        return "done"
-
-    assert stopwatch.watch(work)(10.0) == "done"
-    stopwatch.watch(work)(seconds=0.5)
-    assert stopwatch.seconds == Reading(10.5, 21.0)
-    assert stopwatch.seconds.plus(stopwatch.own_seconds) == Reading(clock.seconds, 2.0 * clock.seconds)
-    stopwatch.reset()
-    assert stopwatch.seconds == stopwatch.own_seconds == Reading(0.0, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from stable_baselines3 import PPO
 from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.ppo import DistributionalPPO
 from sb3_vgs_ppo.runs import benchmark_agent, benchmark_train
-from sb3_vgs_ppo.runs.benchmark_agent import Reading, TimedAgent, Turn
+from sb3_vgs_ppo.runs.benchmark_agent import Reading, Stopwatch, TimedAgent, Turn
 from sb3_vgs_ppo.runs.benchmark_peer import Peer
 from sb3_vgs_ppo.runs.benchmark_train import (
     DEFAULT,
@@ -28,7 +29,7 @@ from sb3_vgs_ppo.runs.benchmark_train import (
     train_lines,
     vgs_lines,
 )
-from sb3_vgs_ppo.scaling import KNOWN_VERSIONS
+from sb3_vgs_ppo.scaling import KNOWN_VERSIONS, VarianceGradientScaler
 
 SMALL = Task("CartPole-v1", n_envs=2, rollout_steps=128)
 
@@ -37,11 +38,23 @@ class FakeClock:
     """A clock that every reading of it moves on by a second, half a second of CPU time."""
 
     def __init__(self) -> None:
-        self.readings = 0
+        self.seconds = 0.0
 
     def __call__(self) -> Reading:
-        self.readings += 1
-        return Reading(float(self.readings), self.readings / 2)
+        self.seconds += 1.0
+        return self.shown()
+
+    def shown(self) -> Reading:
+        return Reading(self.seconds, self.seconds / 2)
+
+    def pass_in(self, function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        """:return: the function, which takes so long"""
+
+        def slow(*args: Any, **kwargs: Any) -> Any:
+            self.seconds += seconds
+            return function(*args, **kwargs)
+
+        return slow
 
 
 @pytest.fixture
@@ -78,16 +91,31 @@ def test_every_version_of_the_scaler_takes_part() -> None:
     assert [agent.algorithm_kwargs["vgs_version"] for agent in benchmark_train.scaler_contenders()] == [*KNOWN_VERSIONS]
 
 
+def test_a_stopwatch_takes_off_what_reading_the_clocks_takes(clock: FakeClock) -> None:
+    stopwatch = Stopwatch()
+    assert stopwatch.watch(clock.pass_in(str, 10.0))(3) == "3"
+    assert stopwatch.watch(clock.pass_in(int, 0.5))("11", base=2) == 3
+    assert stopwatch.seconds == Reading(10.5, 5.25)
+    assert stopwatch.seconds.plus(stopwatch.own_seconds) == clock.shown()
+    stopwatch.reset()
+    assert stopwatch.seconds == stopwatch.own_seconds == Reading(0.0, 0.0)
+
+
 def test_a_turn_counts_learn_train_and_scaler(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
     monkeypatch.setattr(benchmark_train, "N_EPOCHS", 1)
+    for owner, name, seconds in (
+        (DistributionalPPO, "collect_rollouts", 1000.0),
+        (DistributionalPPO, "_train_epoch", 100.0),
+        (VarianceGradientScaler, "observe", 10.0),
+        (VarianceGradientScaler, "step", 1.0),
+    ):
+        monkeypatch.setattr(owner, name, clock.pass_in(getattr(owner, name), seconds))
     agent = Contender("default", DistributionalPPO).agent(SMALL, watch_scaler=True)
     first, second = agent.turn(2), agent.turn(2)
-    # Two rollouts of two minibatches: 4 x 3 calls of the scaler, each a second between its two readings
-    assert first.scaler == Reading(12.0, 6.0)
-    # Around them, each of two calls of train() sees 12 readings of the scaler and its own end: 2 x 13 seconds
-    assert first.train == Reading(26.0, 13.0)
-    # Around them, learn() sees 24 readings of the scaler, 4 of train() and its own end
-    assert first.learn == Reading(29.0, 14.5)
+    # Two rollouts of two minibatches each
+    assert first.scaler == Reading(44.0, 22.0)
+    assert first.train == Reading(244.0, 122.0)
+    assert first.learn == Reading(2244.0, 1122.0)
     assert second == first  # a turn starts from zero
     agent.close()
 
