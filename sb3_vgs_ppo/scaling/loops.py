@@ -22,6 +22,7 @@ _WITHOUT_SIGN = np.int32(0x7FFFFFFF)
 def segment_sums(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """:return: Σg, Σ|g|, Σg² and max|g| of each segment of float32 values, shape (4, P)"""
     sums = np.empty((4, bounds.size - 1))
+    largest = np.empty(bounds.size - 1, np.int32)
     for i in range(bounds.size - 1):
         segment = values[bounds[i] : bounds[i + 1]]
         total = magnitude = square = 0.0
@@ -31,15 +32,15 @@ def segment_sums(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
             magnitude += abs(value)
             square += value * value
         sums[0, i], sums[1, i], sums[2, i] = total, magnitude, square
-        # Bits of a float32 without its sign are ordered as |g| is, NaN above everything; a CPU compares eight at once
+        # Bits of a float32 without its sign are ordered as |g| is, NaN above everything; a CPU compares eight at once,
+        # if Numba does not widen what the operator & returns to 64 bits
         bits = segment.view(np.int32)
-        largest = np.zeros(1, np.int32)
-        maximum = largest[0]
+        maximum = np.int32(0)
         for j in range(bits.size):
-            magnitude_bits = bits[j] & _WITHOUT_SIGN
+            magnitude_bits = np.int32(bits[j] & _WITHOUT_SIGN)
             maximum = magnitude_bits if magnitude_bits > maximum else maximum
-        largest[0] = maximum
-        sums[3, i] = largest.view(np.float32)[0]
+        largest[i] = maximum
+    sums[3] = largest.view(np.float32)
     return sums
 
 
