@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,22 +50,23 @@ def write_search_tables(search: Search, results: Sequence[TrialResult], out: Pat
     with atomic_write(out / "trials.csv") as file:
         table[[name for name in table if name not in scores] + scores].to_csv(file, index=False)
     with atomic_write(out / "best.yaml") as file:
-        file.write(_best_yaml(search, best_trials(results)).encode())
+        file.write(_best_yaml(search, results).encode())
     return [out / "trials.csv", out / "best.yaml"]
 
 
-def _best_yaml(search: Search, best: Sequence[TrialResult]) -> str:
+def _best_yaml(search: Search, results: Sequence[TrialResult]) -> str:
+    n_trials = Counter(result.family for result in results)
     seeds = f"{counted(len(search.seeds), 'seed')} ({listed([str(seed) for seed in search.seeds])})"
     head = (
-        f"# The best of {counted(search.n_trials, 'trial')} of each family by {search.objective} on {search.env_id}, "
-        f"{search.total_timesteps:,} steps, {seeds}.\n"
+        f"# The best trial of each family by {search.objective} on {search.env_id}, {search.total_timesteps:,} steps, "
+        f"{seeds}.\n"
         "# A best score is too high by what was luck: compare these in a study with other seeds.\n"
         "variants:\n"
     )
     entries = [
-        f"  # {result.variant.name}, mean {number(result.mean)}\n"
+        f"  # {result.variant.name}, mean {number(result.mean)}, of {counted(n_trials[result.family], 'trial')}\n"
         + yaml.safe_dump([{"name": result.family, "options": dict(result.variant.options)}], sort_keys=False)
-        for result in best
+        for result in best_trials(results)
     ]
     return head + "".join(f"{entry}\n" for text in entries for entry in _indented(text))
 

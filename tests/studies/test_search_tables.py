@@ -13,7 +13,7 @@ from sb3_vgs_ppo.studies.search_tables import best_trials, write_search_tables
 from sb3_vgs_ppo.studies.study_file import make_study
 
 FAMILIES = (Family("a", {}, (Range("n_envs", 1, 9),)), Family("b", {}, (Choices("optimizer", ("adam", "upgd")),)))
-SEARCH = Search("ContinualCartPole-v0", 480_000, (7, 8), FAMILIES, n_trials=3)
+SEARCH = Search("ContinualCartPole-v0", 480_000, (7, 8), FAMILIES, n_trials=12)
 
 
 def result(family: str, number: int, value: float | str, *scores: float) -> TrialResult:
@@ -48,9 +48,9 @@ def test_files(tmp_path: Path) -> None:
         ("a", RESULTS[2].variant.options),
         ("b", RESULTS[3].variant.options),
     ]
-    head, *_ = best.read_text().splitlines()
+    head, *rest = best.read_text().splitlines()
     assert head == (
-        "# The best of 3 trials of each family by late_phases on ContinualCartPole-v0, 480,000 steps, "
-        "2 seeds (7 and 8)."
+        "# The best trial of each family by late_phases on ContinualCartPole-v0, 480,000 steps, 2 seeds (7 and 8)."
     )
+    assert {"  # a-0001, mean 25, of 3 trials", "  # b-0001, mean 1.5, of 2 trials"} <= set(rest)
     assert yaml.safe_load(best.read_text()) == values
