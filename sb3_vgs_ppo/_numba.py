@@ -41,13 +41,14 @@ def compiled(*, reorders: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """
     Decorator of a loop over arrays and numbers. Compiled code is kept on disk where there is a place to write to.
 
-    :param reorders: let sums be added up in another order, several at a time, and a product and a sum be rounded once.
-        Everything else, NaN and Inf too, is as IEEE 754 has it
+    :param reorders: let sums be added up in another order, several at a time. Everything else, NaN and Inf too, is as
+        IEEE 754 has it; also that a product is rounded before it is added, since a loop that writes may run eight
+        elements at a time or one, depending on where its arrays lie, and a resumed run must not differ by that
     """
     from numba import njit
 
     def compile_loop(function: Callable[..., Any]) -> Any:
-        fastmath = {"reassoc", "contract"} if reorders else False
+        fastmath = {"reassoc"} if reorders else False
         try:
             return njit(cache=True, error_model="numpy", fastmath=fastmath)(function)
         except RuntimeError:  # neither the package's folder nor the user's cache can be written to
