@@ -45,6 +45,11 @@ def join(arrays: Sequence[Array]) -> Array:
     return th.cat(list(arrays), dim=-1) if isinstance(arrays[0], th.Tensor) else np.concatenate(arrays, axis=-1)
 
 
+def count(condition: Array) -> Array:
+    """:return: where it holds, how often, 0-d; a plain int on a CPU"""
+    return condition.sum() if isinstance(condition, th.Tensor) else np.count_nonzero(condition)
+
+
 def where(condition: Array, chosen: Array, other: Array | float) -> Array:
     """:return: ``chosen`` where the condition holds, ``other`` elsewhere"""
     return (
@@ -57,7 +62,7 @@ def zero_unless(condition: Array, array: Array) -> Array:
     if isinstance(array, th.Tensor):
         return th.where(condition, array, 0.0)
     # It mostly holds everywhere, and counting is much faster than np.where
-    return array if np.count_nonzero(condition) == condition.size else np.where(condition, array, 0.0)
+    return array if count(condition) == condition.size else np.where(condition, array, 0.0)
 
 
 def at_least(array: Array, bound: Array | float) -> Array:

@@ -7,7 +7,7 @@ from operator import is_
 import torch as th
 from stable_baselines3.common.logger import Logger
 
-from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, stack
+from sb3_vgs_ppo.scaling.arrays import Array, as_array, as_tensor, count, stack
 from sb3_vgs_ppo.scaling.layout import Layout
 from sb3_vgs_ppo.scaling.moments import BATCH, Observation, finite_tensors, squared_norm
 from sb3_vgs_ppo.scaling.quantiles import observed_quantiles
@@ -54,7 +54,6 @@ class MetricWindow:
         :param normalized_variances: of each tensor, from which the factor followed, shape (P,) or (1,)
         :param warmup: whether the factor was 1 because too little had been observed
         """
-        self._n_steps += 1
         self._n_warmup += warmup
         self._steps.append((observation.sums, factor, norm_ratio, normalized_variances))
 
@@ -62,7 +61,7 @@ class MetricWindow:
         gradients = None
         if self._gradients:
             gradients = stack(self._gradients)
-            self._n_finite = self._n_finite + as_tensor(finite_tensors(gradients).sum())
+            self._n_finite += count(finite_tensors(gradients))
         if self._steps:
             sums, *others = map(list, zip(*self._steps, strict=True))
             # Mostly every gradient became a step, and need not be stacked anew
@@ -72,6 +71,7 @@ class MetricWindow:
                 self._sums += th.from_numpy(loops.metric_sums(*columns, as_array(self._q)))
             else:
                 self._sums = self._sums + self._figures(*map(as_tensor, columns)).sum(0)
+        self._n_steps += len(self._steps)
         self._gradients.clear()
         self._steps.clear()
 

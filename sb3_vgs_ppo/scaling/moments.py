@@ -133,7 +133,7 @@ class GradientReader:
         self._groups: list[_Group] = []
         self._columns: Array | None = None
         self._flat: th.Tensor | None = None  # the last vector of all gradients, its place, and as an array
-        self._flat_place = (0, 0)
+        self._flat_place = 0
         self._flat_array: np.ndarray | None = None
 
     def gradients(self) -> list[th.Tensor]:
@@ -180,9 +180,8 @@ class GradientReader:
         if self.layout.loops is None or flat.dtype != th.float32:
             return None
         # Remembered, since it takes as long as a loop over a thousand elements
-        if flat is not self._flat or (flat.data_ptr(), flat.numel()) != self._flat_place:
-            self._flat, self._flat_array = flat, flat.detach().numpy()
-            self._flat_place = flat.data_ptr(), flat.numel()
+        if flat is not self._flat or flat.data_ptr() != self._flat_place:
+            self._flat, self._flat_array, self._flat_place = flat, flat.detach().numpy(), flat.data_ptr()
         return self._flat_array
 
     def _values(self, gradients: list[th.Tensor] | th.Tensor, group: _Group) -> th.Tensor:

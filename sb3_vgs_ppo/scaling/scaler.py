@@ -10,8 +10,8 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -34,7 +34,8 @@ from sb3_vgs_ppo.scaling.state import APPLICATION, check_sizes, migrate_state, m
 from sb3_vgs_ppo.scaling.versions import DEFAULT_VERSION, KNOWN_VERSIONS, MEASURES, application_of
 
 
-class _Staged(NamedTuple):
+@dataclass(slots=True)
+class _Staged:
     """A gradient that was observed but not committed, and what was done with it.
 
     :param observation: of the raw gradient
@@ -118,7 +119,7 @@ class VarianceGradientScaler:
         self._settings = Settings(beta, alpha, eps, warmup_steps, min_scaling_factor, variance_cap)
         application = {"granularity": granularity, "apply_to": apply_to, "momentum": momentum}
         self._application = application_of(version, {k: v for k, v in application.items() if v is not None})
-        self._optimizer_momentum = 0.0
+        self._set_strength(optimizer_momentum=0.0)
         self.enabled: bool = bool(enabled)
         self.logger = logger
         self.update_parameters(parameters)
@@ -211,7 +212,7 @@ class VarianceGradientScaler:
         if flat is not None and self._staged is not None:
             applied = self._scale_by_loops(reader.loop_array(flat), self._staged.observation)
             if applied is not None:
-                self._staged = _Staged(self._staged.observation, *applied)
+                self._staged.factor, self._staged.norm_ratio = applied
                 return applied[0]
         factors = self._factors()
         if flat is not None:
@@ -223,8 +224,7 @@ class VarianceGradientScaler:
             return self._one
         factor = factors.mean()
         if self._staged is not None:
-            observation = self._staged.observation
-            self._staged = _Staged(observation, factor, factors.norm_ratio(observation))
+            self._staged.factor, self._staged.norm_ratio = factor, factors.norm_ratio(self._staged.observation)
         return factor
 
     def _scale_by_loops(self, flat: np.ndarray | None, observation: Observation) -> tuple[float, float] | None:
@@ -237,13 +237,12 @@ class VarianceGradientScaler:
         loops, granularity = self._layout.loops, self._application.granularity
         if flat is None or loops is None or granularity == "element":
             return None
-        strength, smallest = self._strength_and_floor()
-        if granularity == "global":
-            factor = loops.scale_by_quantile(flat, self._normalized_variances, self._weigh_p90(), strength, smallest)
-            return factor, factor
         variances = self._normalized_variances
+        if granularity == "global":
+            factor = loops.scale_by_quantile(flat, variances, self._weigh_p90(), self._strength, self._smallest_factor)
+            return factor, factor
         scaled: tuple[float, float] = loops.scale_by_tensor(
-            flat, self._layout.bounds, observation.sums, variances, strength, smallest
+            flat, self._layout.bounds, observation.sums, variances, self._strength, self._smallest_factor
         )
         return scaled
 
@@ -266,7 +265,7 @@ class VarianceGradientScaler:
         if self._application.apply_to == "gradient":
             yield
             return
-        self._optimizer_momentum = averaging_of(optimizer) if self._application.momentum is None else 0.0
+        self._set_strength(averaging_of(optimizer) if self._application.momentum is None else 0.0)
         if not self._active():
             yield
             return
@@ -281,7 +280,7 @@ class VarianceGradientScaler:
             else:
                 factors.shorten_flat_(flat, old[0])
             if self._staged is not None:
-                self._staged = self._staged._replace(factor=factors.mean())
+                self._staged.factor = factors.mean()
 
     def step(self) -> None:
         """
@@ -295,8 +294,9 @@ class VarianceGradientScaler:
             self.observe()
         if self._staged is None:
             return
-        (observation, factor, norm_ratio), self._staged = self._staged, None
-        self._window.add_step(observation, factor, norm_ratio, self._normalized_variances, warmup=self._warming_up())
+        staged, self._staged = self._staged, None
+        observation, variances = staged.observation, self._normalized_variances
+        self._window.add_step(observation, staged.factor, staged.norm_ratio, variances, warmup=not self._active())
         self._step_count += 1
         self._normalized_variances = self._measure.advance(observation, self._step_count)
         if self._measure is not self._figures:
@@ -374,6 +374,7 @@ class VarianceGradientScaler:
         self._settings = Settings(**{field.name: migrated[field.name] for field in fields(Settings)})
         if migrated is parsed and self._measure.per_element:
             self._application = Application(**{name: migrated[name] for name in APPLICATION})
+        self._set_strength(self._optimizer_momentum)
         self.reset_statistics()
         self._step_count = migrated["step_count"]
         self._figures.load_statistics(migrated)
@@ -402,11 +403,8 @@ class VarianceGradientScaler:
     def _read_measure(self) -> Array:
         return self._measure.normalized_variance(self._step_count)
 
-    def _warming_up(self) -> bool:
-        return self._step_count < self._settings.warmup_steps
-
     def _active(self) -> bool:
-        return self.enabled and not self._warming_up()
+        return self.enabled and self._step_count >= self._settings.warmup_steps
 
     def _normalized_variance(self) -> Array:
         """:return: 0.9-quantile over the observed tensors, 0-d"""
@@ -445,13 +443,17 @@ class VarianceGradientScaler:
         else:
             nv = self._normalized_variances if granularity == "tensor" else self._element_variances()
             nv = zero_unless(nv < math.inf, nv)
-        strength, smallest = self._strength_and_floor()
-        return Factors(at_least(1.0 / (1.0 + strength * nv), smallest), granularity, self._layout)
+        factors = at_least(1.0 / (1.0 + self._strength * nv), self._smallest_factor)
+        return Factors(factors, granularity, self._layout)
 
-    def _strength_and_floor(self) -> tuple[float, float]:
-        """:return: by what nv is multiplied in a factor, and the smallest factor"""
-        settings = self._settings
-        momentum = self._application.momentum or self._optimizer_momentum
-        strength = settings.alpha * (1.0 - momentum) / (1.0 + momentum)
+    def _set_strength(self, optimizer_momentum: float) -> None:
+        """
+        Find out by what nv is multiplied in a factor, and the smallest factor.
+
+        :param optimizer_momentum: of the optimizer whose update is scaled; counts where ``momentum`` was not set
+        """
+        self._optimizer_momentum = optimizer_momentum
+        momentum, settings = self._application.momentum or optimizer_momentum, self._settings
+        self._strength = settings.alpha * (1.0 - momentum) / (1.0 + momentum)
         # The factor falls with nv, so both bounds on its lower side are one; it cannot exceed 1
-        return strength, max(settings.min_scaling_factor, 1.0 / (1.0 + strength * settings.variance_cap))
+        self._smallest_factor = max(settings.min_scaling_factor, 1.0 / (1.0 + self._strength * settings.variance_cap))
