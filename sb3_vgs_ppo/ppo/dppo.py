@@ -441,7 +441,8 @@ class DistributionalPPO(PPO):
             params = {**load_from_zip_file(load_path_or_dict, device=device, load_data=False)[1]}
         vgs_state = params.pop("vgs", None)
         if self.vgs is not None and isinstance(vgs_state, dict):
-            params["vgs"] = {**vgs_state, **(self.vgs_kwargs or {})}  # what was asked for wins over the file
+            asked_for = {name: value for name, value in (self.vgs_kwargs or {}).items() if value is not None}
+            params["vgs"] = {**vgs_state, **asked_for}  # what was asked for wins over the file
         elif self.vgs is not None and (vgs_state is not None or exact_match):
             params["vgs"] = self._fresh_vgs_state() if vgs_state is None else vgs_state
         super().set_parameters(params, exact_match=exact_match, device=device)

@@ -431,6 +431,12 @@ class TestSaveAndLoad:
         assert (tmp_path / "model.zip").read_bytes() == before
         assert [path.name for path in tmp_path.iterdir()] == ["model.zip"]
 
+    def test_a_setting_of_none_stands_for_the_default(self, tmp_path: Path) -> None:
+        small_model(vgs_version="4.0", vgs_kwargs={"granularity": None}).save(tmp_path / "model.zip")
+        loaded = DistributionalPPO.load(tmp_path / "model.zip")
+        assert loaded.vgs is not None
+        assert loaded.vgs.state_dict()["granularity"] == "tensor"
+
     def test_arguments_of_load_win_over_the_file(self, tmp_path: Path) -> None:
         small_model(vgs_kwargs={"alpha": 0.2, "beta": 0.9}).learn(64).save(tmp_path / "model.zip")
         loaded = DistributionalPPO.load(tmp_path / "model.zip", vgs_kwargs={"alpha": 0.7})
