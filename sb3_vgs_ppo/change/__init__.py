@@ -15,7 +15,7 @@ from sb3_vgs_ppo.change.responses import (
     RestartHead,
     RestartNetwork,
     ShrinkHead,
-    reset_optimizer,
+    forget,
 )
 from sb3_vgs_ppo.change.surprise import Surprise, rollout_surprise
 
@@ -34,7 +34,7 @@ __all__ = [
     "ShrinkHead",
     "Surprise",
     "Verdict",
+    "forget",
     "make_change_callback",
-    "reset_optimizer",
     "rollout_surprise",
 ]

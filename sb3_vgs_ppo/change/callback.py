@@ -64,12 +64,23 @@ class ChangeCallback(BaseCallback):
             self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
 
     def _on_rollout_start(self) -> None:
+        self.after_update()
+        if self._is_pending:
+            self._is_pending = False
+            assert isinstance(self.model, OnPolicyAlgorithm)
+            self._respond(self.model)
+
+    def _on_training_end(self) -> None:
+        self.after_update()
+
+    def after_update(self) -> None:
+        """
+        Give raised settings their usual values, so that a model that is saved has them. The next rollout does so too,
+        and so does the end of training; call it before a model is saved between an update and a rollout.
+        """
         assert isinstance(self.model, OnPolicyAlgorithm)
         for response in self.responses:
             response.after_update(self.model)
-        if self._is_pending:
-            self._is_pending = False
-            self._respond(self.model)
 
     def _on_step(self) -> bool:
         return True
@@ -110,6 +121,8 @@ class ChangeCallback(BaseCallback):
         generator = th.Generator().manual_seed(int(words[0]))  # of its own: exploration draws as it would without us
         for response in self.responses:
             response.respond(model, Surprise(alarm.shortfall, alarm.pit), generator)
+        if model.use_sde:  # the rollout's noise was drawn before the callback was told of it
+            model.policy.reset_noise(model.n_envs)
 
     def state_dict(self) -> StateDict:
         """:return: everything that a callback made in the same way needs to go on, between an update and a rollout"""

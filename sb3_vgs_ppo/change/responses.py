@@ -18,6 +18,8 @@ from torch import nn
 from sb3_vgs_ppo._types import StateDict
 from sb3_vgs_ppo.change.surprise import Surprise
 from sb3_vgs_ppo.errors import UserInputError
+from sb3_vgs_ppo.scaling import VarianceGradientScaler
+from sb3_vgs_ppo.scaling.attachment import attachment_of
 
 Reset: TypeAlias = Literal["head", "all", "none"]
 
@@ -44,7 +46,7 @@ class Response(ABC):
         """Called before every update."""
 
     def after_update(self, model: OnPolicyAlgorithm) -> None:  # noqa: B027
-        """Called after every update, before :meth:`respond`."""
+        """Called after every update, before :meth:`respond`, and perhaps again before the next one."""
 
     def state_dict(self) -> StateDict:
         """:return: what lasts longer than the response itself"""
@@ -62,8 +64,8 @@ class ShrinkHead(Response):
 
     :param keep: share of the old weights in [0, 1); None for twice the mean probability integral transform of the
         rollout, the share of the prediction that still holds: the stronger the evidence, the less is kept
-    :param reset: optimizer state (moments, utilities, step counts) that is dropped too: that of the head, of all
-        parameters, or none. With UPGD and AdaptiveUPGD "head" makes their steps several times slower from then on:
+    :param reset: what optimizer (moments, utilities, step counts) and VGS remember is dropped too: that of the head, of
+        all parameters, or none. With UPGD and AdaptiveUPGD "head" makes their steps several times slower from then on:
         tensors that have made different numbers of steps are not updated as one
     :raises UserInputError: a value out of range
     """
@@ -93,7 +95,7 @@ class ShrinkHead(Response):
         for parameter, value in fresh.items():
             parameter.copy_(keep * parameter + (1.0 - keep) * value.to(parameter.device) if keep else value)
         if self.reset != "none":
-            reset_optimizer(model.policy.optimizer, list(fresh) if self.reset == "head" else None)
+            forget(model, list(fresh) if self.reset == "head" else None)
 
 
 class RestartHead(ShrinkHead):
@@ -110,7 +112,7 @@ class RestartHead(ShrinkHead):
 
 
 class RestartNetwork(Response):
-    """Begin anew: all weights as the policy began, the optimizer's state of all parameters dropped."""
+    """Begin anew: all weights as the policy began, and nothing that optimizer and VGS remember of the old ones."""
 
     name = "restart-network"
 
@@ -118,24 +120,23 @@ class RestartNetwork(Response):
         with th.random.fork_rng(devices=[]):
             # Not th.manual_seed, which also seeds the devices on which actions are drawn
             th.default_generator.manual_seed(int(th.randint(2**62, (1,), generator=generator)))
-            fresh = model.policy_class(  # as SB3's OnPolicyAlgorithm._setup_model makes it
-                model.observation_space,
-                model.action_space,
-                model.lr_schedule,
-                use_sde=model.use_sde,
-                **model.policy_kwargs,
+            # As SB3's OnPolicyAlgorithm._setup_model makes it; policies of sb3-contrib that cannot explore by gSDE do
+            # not know the word
+            sde = {"use_sde": True} if model.use_sde else {}
+            fresh = model.policy_class(
+                model.observation_space, model.action_space, model.lr_schedule, **sde, **model.policy_kwargs
             )
         model.policy.load_state_dict(fresh.state_dict())
-        reset_optimizer(model.policy.optimizer)
+        forget(model)
 
 
 class ResetOptimizer(Response):
-    """Drop the optimizer's state of all parameters: moments, utilities and step counts."""
+    """Drop what the optimizer remembers of all parameters, moments, utilities and step counts, and what VGS does."""
 
     name = "reset-optimizer"
 
     def respond(self, model: OnPolicyAlgorithm, surprise: Surprise, generator: th.Generator) -> None:
-        reset_optimizer(model.policy.optimizer)
+        forget(model)
 
 
 class Raise(Response):
@@ -149,6 +150,7 @@ class Raise(Response):
     rollouts: int
     _left: int
     _usual: list[float]
+    _is_raised: bool
 
     def __init__(self, rollouts: int) -> None:
         if not isinstance(rollouts, Integral) or rollouts < 1:
@@ -156,6 +158,7 @@ class Raise(Response):
         self.rollouts = rollouts
         self._left = 0
         self._usual = []
+        self._is_raised = False
 
     @abstractmethod
     def read(self, model: OnPolicyAlgorithm) -> list[float]:
@@ -180,17 +183,21 @@ class Raise(Response):
         if self._left:
             share = self._left / self.rollouts
             self.write(model, [self.raised(usual, share) for usual in self._usual])
+            self._is_raised = True
 
     def after_update(self, model: OnPolicyAlgorithm) -> None:
-        if self._left:
+        if self._is_raised:
             self._left -= 1
             self.write(model, self._usual)
+            self._is_raised = False
 
     def state_dict(self) -> StateDict:
-        return {"left": self._left, "usual": self._usual}
+        return {"left": self._left, "usual": self._usual, "is_raised": self._is_raised}
 
     def load_state_dict(self, state: StateDict) -> None:
         self._left, self._usual = state["left"], state["usual"]
+        # Files of earlier commits do not say so: they were written after an update, with the setting still raised
+        self._is_raised = state.get("is_raised", self._left > 0)
 
 
 class RaiseEntropy(Raise):
@@ -278,13 +285,22 @@ def fresh_head(policy: Any, generator: th.Generator) -> dict[nn.Parameter, th.Te
     return fresh
 
 
-def reset_optimizer(optimizer: th.optim.Optimizer, parameters: list[nn.Parameter] | None = None) -> None:
+def forget(model: OnPolicyAlgorithm, parameters: list[nn.Parameter] | None = None) -> None:
     """
-    Let the optimizer meet parameters as for the first time: its next step makes new state, with new bias corrections.
+    Let optimizer and VGS meet parameters as for the first time: the optimizer's next step makes new state, with new
+    bias corrections, and the scaler new statistics.
 
-    :param parameters: all of the optimizer's by default
+    :param parameters: all of the optimizer's by default; then the warm-up of VGS begins anew too
     """
+    optimizer = model.policy.optimizer
+    attachment = attachment_of(optimizer)
+    vgs: VarianceGradientScaler | None = getattr(model, "vgs", None) if attachment is None else attachment.vgs
     if parameters is None:
         optimizer.state.clear()
-    for parameter in parameters or ():
+        if vgs is not None:
+            vgs.reset_statistics()
+        return
+    for parameter in parameters:
         optimizer.state.pop(parameter, None)
+    if vgs is not None:
+        vgs.forget(parameters)

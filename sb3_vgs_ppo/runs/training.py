@@ -230,6 +230,8 @@ class Run:
         if self.change is not None:
             callbacks.append(self.change)
         for iteration in iterate(model, config.total_timesteps, callbacks, iteration=self.iteration):
+            if self.change is not None:
+                self.change.after_update()
             if is_due(config.eval_every, model):
                 self._evaluate()
             self._show_figures()

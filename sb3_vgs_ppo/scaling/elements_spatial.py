@@ -6,6 +6,7 @@ version 1.0 reads them at every step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch as th
@@ -77,6 +78,9 @@ class ElementsSpatial(Measure):
         inflated = self._averages / divisor
         mean, variance = inflated[0:1], inflated[1:2]
         return variance / self.denominator(mean * mean)
+
+    def forget(self, tensors: Sequence[int]) -> None:
+        """All figures are of all tensors together."""
 
     def statistics(self) -> StateDict:
         self._enter()

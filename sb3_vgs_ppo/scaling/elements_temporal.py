@@ -8,6 +8,7 @@ off (Balles & Hennig 2018, "Dissecting Adam", section 4.1).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch as th
@@ -104,6 +105,11 @@ class ElementsTemporal(Measure):
         mean_without_bias = at_least(squared_mean - bias * variance, 0.0)
         # 0 where neither noise nor gradient was ever seen, which is no reading of infinity
         return where(variance == 0.0, 0.0, variance / (mean_without_bias + self.eps * variance))
+
+    def forget(self, tensors: Sequence[int]) -> None:
+        for tensor in tensors:
+            elements = slice(*self.layout.bounds[tensor : tensor + 2])
+            self._mean[elements] = self._variance[elements] = self._weight[tensor] = 0.0
 
     def statistics(self) -> StateDict:
         averages = {

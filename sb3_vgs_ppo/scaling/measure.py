@@ -7,6 +7,7 @@ what it remembers as a normalized variance.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch as th
@@ -68,6 +69,10 @@ class Measure(ABC):
         return self.normalized_variance(step_count)
 
     @abstractmethod
+    def forget(self, tensors: Sequence[int]) -> None:
+        """:param tensors: whose statistics begin anew; figures of all tensors together stay"""
+
+    @abstractmethod
     def statistics(self) -> StateDict:
         """:return: what is remembered, under the keys of the state format; copies"""
 
@@ -108,6 +113,9 @@ class TensorMeasure(Measure):
     def step_size(self) -> float | Array:
         """:return: weight of a new value; 1 − β lets the EMAs start at 0 (EMA0)"""
         return 1.0 - self.beta
+
+    def forget(self, tensors: Sequence[int]) -> None:
+        self._averages[:, tensors] = 0.0
 
     def statistics(self) -> StateDict:
         first, second, weight = as_tensor(self._averages).clone()

@@ -167,6 +167,20 @@ class VarianceGradientScaler:
         self._normalized_variances = self._read_measure()
         self._p90_weights: tuple[int, Array] = (-1, None)  # how many tensors were observed, and weights for so many
 
+    def forget(self, parameters: Iterable[th.Tensor]) -> None:
+        """
+        Let statistics of some tensors begin anew, because their values did. They count as not observed until they have
+        gradients again; warm-up, and figures of all tensors together, go on.
+
+        :param parameters: some of :attr:`parameters`; others are ignored
+        """
+        forgotten = {id(parameter) for parameter in parameters}
+        tensors = [i for i, parameter in enumerate(self.parameters) if id(parameter) in forgotten]
+        self._staged = None
+        self._measure.forget(tensors)
+        self._normalized_variances = self._read_measure()
+        self._p90_weights = (-1, None)
+
     def scale_gradients(self) -> float:
         """
         Stage this gradient's statistics, then multiply every ``.grad`` by the factor.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sb3_vgs_ppo.change import (
     RaiseEntropy,
     Response,
     RestartHead,
+    RestartNetwork,
     SelfStartingChart,
     ShrinkHead,
     Surprise,
@@ -128,7 +130,7 @@ def test_a_callback_that_was_saved_responds_as_the_old_one_would_have(seed: int 
         callback.init_callback(model)
         callback.on_rollout_start()
         heads.append(model.policy.action_net.weight.detach().clone())
-        assert callback.state_dict()["responses"]["raise-entropy"] == {"left": 5, "usual": [0.0]}
+        assert callback.state_dict()["responses"]["raise-entropy"] == {"left": 5, "usual": [0.0], "is_raised": False}
         assert callback.alarms == first.alarms
     assert th.equal(*heads)
     assert heads[0].any()
@@ -146,6 +148,59 @@ def test_every_alarm_draws_another_head() -> None:
     make().learn(160, callback=ChangeCallback([RestartHead(), Keep()], AlarmAt(1, 3)))
     assert len(heads) == 2
     assert not th.equal(*heads)
+
+
+def test_a_model_that_was_trained_has_its_usual_settings() -> None:
+    """An alarm of the second of four rollouts raises the bonus in both updates that follow."""
+    callback = ChangeCallback([RaiseEntropy()], AlarmAt(2))
+    model = make(ent_coef=0.01).learn(128, callback=callback)
+    assert model.ent_coef == 0.01
+    assert callback.state_dict()["responses"]["raise-entropy"] == {"left": 3, "usual": [0.01], "is_raised": False}
+
+
+def test_gsde_explores_with_the_restarted_noise() -> None:
+    stds = []
+
+    class Look(BaseCallback):
+        def _on_step(self) -> bool:
+            policy: Any = self.model.policy
+            stds.append((policy.action_dist.exploration_mat.std().item(), policy.log_std.exp().mean().item()))
+            return True
+
+    model = PPO("MlpPolicy", "Pendulum-v1", use_sde=True, **{**SMALL, "policy_kwargs": {"net_arch": [64]}})
+    model.policy.log_std.data.fill_(3.0)
+    model.learn(48, callback=[ChangeCallback([RestartHead()], AlarmAt(2)), Look()])
+    drawn = [std / wanted for std, wanted in stds]
+    assert drawn == pytest.approx([1.0] * 48, abs=0.5)  # of 64 numbers
+    assert stds[0][1] > 10.0
+    assert stds[-1][1] < 2.0
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "policy"),
+    [("RecurrentPPO", "MlpLstmPolicy"), ("TRPO", "MlpPolicy"), ("MaskablePPO", "MlpPolicy")],
+)
+@pytest.mark.parametrize("response", [RestartHead, RestartNetwork])
+def test_on_policy_algorithms_of_sb3_contrib(algorithm: str, policy: str, response: type[Response]) -> None:
+    contrib = pytest.importorskip("sb3_contrib")
+    env: Any = "CartPole-v1"
+    if algorithm == "MaskablePPO":
+        env = import_module("sb3_contrib.common.envs").InvalidActionEnvDiscrete(dim=4, n_invalid_actions=1)
+    model = getattr(contrib, algorithm)(policy, env, n_steps=32, batch_size=16, learning_rate=0.01, seed=0)
+    seen: list[float] = []
+
+    class Look(BaseCallback):
+        def _on_rollout_start(self) -> None:
+            policy: Any = self.model.policy
+            seen.append(policy.action_net.weight.norm(dim=1).max().item())
+
+        def _on_step(self) -> bool:
+            return True
+
+    callback = ChangeCallback([response()], AlarmAt(2))
+    model.learn(96, callback=[callback, Look()])
+    assert [alarm.step for alarm in callback.alarms] == [64]
+    assert seen[1] > 0.011 > seen[2] == pytest.approx(0.01)
 
 
 def test_an_algorithm_without_rollouts_is_refused() -> None:

@@ -20,6 +20,8 @@ from sb3_vgs_ppo.change import (
 )
 from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.optim import AdaptiveUPGD
+from sb3_vgs_ppo.ppo import DistributionalPPO
+from sb3_vgs_ppo.scaling import attach
 
 SMALL: dict[str, Any] = {"n_steps": 16, "batch_size": 16, "n_epochs": 2, "seed": 0}
 
@@ -134,6 +136,44 @@ def test_a_restarted_network_is_another_one_that_begins_as_sb3_begins() -> None:
     assert th.equal(torch_state, th.get_rng_state())
 
 
+@pytest.mark.parametrize("version", ["3.0", "4.0"])
+@pytest.mark.parametrize("attached", [False, True])
+def test_vgs_meets_restarted_weights_as_for_the_first_time(version: str, attached: bool) -> None:
+    if attached:
+        model: Any = trained()
+        vgs = attach(model.policy.optimizer, version).vgs
+    else:
+        env = make_vec_env("CartPole-v1", 1, seed=0)
+        model = DistributionalPPO("MlpPolicy", env, policy_kwargs={"net_arch": [8]}, vgs_version=version, **SMALL)
+        vgs = model.vgs
+    model.learn(64)
+    n_elements = [parameter.numel() for parameter in vgs.parameters]
+    head = {id(model.policy.action_net.weight), id(model.policy.action_net.bias)}
+    is_head = [id(parameter) in head for parameter in vgs.parameters]
+
+    def known() -> list[bool]:
+        """:return: whether there are statistics of each tensor"""
+        return [weight > 0.0 for weight in vgs.state_dict()["param_ema_weight"].tolist()]
+
+    assert all(known())
+    before = vgs.state_dict()
+    respond(model, RestartHead(reset="none"))
+    assert all(known())
+    respond(model, RestartHead())
+    assert known() == [not restarted for restarted in is_head]
+    after = vgs.state_dict()
+    assert after["step_count"] == before["step_count"]
+    key = "element_grad_mean_ema" if version == "4.0" else "param_grad_mean_ema"
+    sizes = n_elements if version == "4.0" else [1] * len(n_elements)
+    kept = zip(before[key].split(sizes), after[key].split(sizes), is_head, strict=True)
+    assert all(not new.any() if restarted else th.equal(old, new) for old, new, restarted in kept)
+    model.learn(16)
+    assert all(known())
+    respond(model, RestartNetwork())
+    assert not any(known())
+    assert vgs.state_dict()["step_count"] == 0
+
+
 def test_reset_optimizer_keeps_every_weight() -> None:
     model = trained()
     before = [value.clone() for value in model.policy.state_dict().values()]
@@ -179,12 +219,16 @@ def test_the_noise_of_every_group_is_raised() -> None:
     assert seen == [pytest.approx([0.05, 2.5]), pytest.approx([0.03, 1.5]), [0.01, 0.5]]
 
 
-def test_what_lasts_is_restored() -> None:
-    """A model is saved between an update and the next rollout, where its bonus is still the raised one."""
+@pytest.mark.parametrize("says_so", [True, False])
+def test_what_lasts_is_restored(says_so: bool) -> None:
+    """A model is saved between an update and the next rollout, where its bonus may still be the raised one."""
     model, first, second = trained(), RaiseEntropy(0.2, rollouts=2), RaiseEntropy(0.2, rollouts=2)
     respond(model, first)
     first.before_update(model)
-    second.load_state_dict(first.state_dict())
+    state = first.state_dict()
+    if not says_so:  # as the first files did not
+        del state["is_raised"]
+    second.load_state_dict(state)
     second.after_update(model)
     assert model.ent_coef == 0.0
     second.before_update(model)

@@ -6,15 +6,21 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
 import torch as th
 
+from helpers import without_loops
 from sb3_vgs_ppo.scaling import DEFAULT_VERSION, KNOWN_VERSIONS, VarianceGradientScaler
 
 each_version = pytest.mark.parametrize("version", KNOWN_VERSIONS)
 
+
+PER_TENSOR = ("param_grad_mean_ema", "param_grad_sq_ema", "param_ema_weight")
+PER_ELEMENT = ("element_grad_mean_ema", "element_grad_var_ema", "param_ema_weight")
+STATISTICS = {**dict.fromkeys(("2.0", "3.0", "3.1"), PER_TENSOR), "4.0": PER_ELEMENT}
 
 ONE_FACTOR = {"4.0": {"granularity": "global"}}
 """Settings with which a version that has several factors has one, as the others do."""
@@ -263,6 +269,29 @@ class TestRestart:
         train(scaler, range(50, 90))
         scaler.reset_statistics()
         assert train(scaler, range(6)) == train(fresh, range(6))
+
+    @pytest.mark.parametrize("how", [nullcontext, without_loops])
+    @pytest.mark.parametrize("version", ["2.0", "3.0", "3.1", "4.0"])
+    def test_forgotten_tensors_read_as_tensors_that_come_later(
+        self, version: str, how: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        """Beside a scaler whose second tensor has no gradient before the others have had thirty."""
+        with how():
+            forgetful, late = (make(version, (4, 3, 5), warmup_steps=0) for _ in range(2))
+            for step in range(40):
+                for scaler in (forgetful, late):
+                    set_gradients(scaler, step)
+                    if scaler is late and step < 30:
+                        scaler.parameters[1].grad = None
+                    scaler.scale_gradients()
+                    scaler.step()
+                if step == 29:
+                    forgetful.forget([forgetful.parameters[1], th.zeros(3)])
+                    assert forgetful.get_normalized_variance() == late.get_normalized_variance() > 0.0
+                if step >= 29:
+                    assert forgetful.get_scaling_factor() == late.get_scaling_factor()
+            states = forgetful.state_dict(), late.state_dict()
+            assert all(th.equal(states[0][key], states[1][key]) for key in STATISTICS[version])
 
     def test_new_parameters_restart_and_are_the_ones_scaled(self) -> None:
         scaler = make(warmup_steps=3)
