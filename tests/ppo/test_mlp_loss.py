@@ -113,6 +113,7 @@ class AutogradPPO(DistributionalPPO):
         ("scalar", "discrete", UPGD, "1.0"),
         ("categorical", "box", th.optim.Adam, "2.0"),
         ("categorical-none", "discrete", th.optim.AdamW, "3.1"),
+        ("quantile", "discrete", AdaptiveUPGD, "4.0"),
     ],
 )
 def test_both_agree_over_a_thousand_steps(head: str, action: str, optimizer_class: Any, version: str) -> None:
@@ -138,7 +139,8 @@ def test_both_agree_over_a_thousand_steps(head: str, action: str, optimizer_clas
         changes.append(th.nn.utils.parameters_to_vector(model.policy.parameters()).detach() - start)
     readable, fast = changes
     assert readable.abs().max() > 1e-2, "it must have learned something for the agreement to mean anything"
-    th.testing.assert_close(fast, readable, rtol=1e-2, atol=1e-3)
+    # 4e-7 and less; Adam, which divides by the gradient's size, makes 1e-3 of what is rounded off in small gradients
+    assert (fast - readable).norm() < (5e-3 if optimizer_class is th.optim.Adam else 1e-5) * readable.norm()
 
 
 class OtherLoss(DistributionalPPO):
