@@ -15,7 +15,7 @@ from typing import Any
 import torch as th
 
 from sb3_vgs_ppo.ppo import dppo
-from sb3_vgs_ppo.runs.benchmark_agent import NOTHING, Stopwatch, TimedAgent
+from sb3_vgs_ppo.runs.benchmark_agent import Stopwatch, TimedAgent
 from sb3_vgs_ppo.runs.benchmark_train import DEFAULT, ROLLOUTS, SB3, Task, contenders
 
 SAMPLES, LOSS, BACKWARD, VGS, CLIPPING, OPTIMIZER, REST = (
@@ -76,9 +76,8 @@ class WatchedParts:
         for watch in self.watches.values():
             watch.reset()
         train = agent.turn(ROLLOUTS).train
-        seconds = {part: watch.seconds for part, watch in self.watches.items()}
-        others = sum((watch.seconds.plus(watch.own_seconds).cpu for watch in self.watches.values()), NOTHING.cpu)
-        return {**{part: reading.cpu for part, reading in seconds.items()}, REST: train.cpu - others}
+        watched = sum(watch.seconds.plus(watch.own_seconds).cpu for watch in self.watches.values())
+        return {**{part: watch.seconds.cpu for part, watch in self.watches.items()}, REST: train.cpu - watched}
 
 
 def main() -> None:
