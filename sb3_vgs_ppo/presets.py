@@ -9,13 +9,14 @@ from sb3_vgs_ppo.errors import UserInputError
 PRESETS: dict[str, dict[str, Any]] = {
     "continual": {
         "value_head": "quantile",
-        "optimizer": "adam",
+        "optimizer": "adaptive-upgd",
         "vgs_version": "off",
-        "on_change": "restart-head",
+        "on_change": "restart-head+reset-optimizer",
+        "algo_kwargs": {"learning_rate": 1e-3, "ent_coef": 0.004},
     },
 }
-"""Options by name of the preset. ``continual`` is for tasks that change; its values come from the pilot in
-docs/change.md, that is from few runs of one task."""
+"""Options by name of the preset. ``continual`` is for tasks that change: the best trial of results/search, with
+the default α of the test and rounded numbers. No ``change_kwargs``: another ``on_change`` over it may not have them."""
 
 
 def preset_options(name: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _PRESET_HELP = (
     f"Named set of options; --config and flags win over it, mappings are merged. {describe_presets()} "
-    "(from the pilot in docs/change.md)."
+    "(what they give: docs/change.md)."
 )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sb3_vgs_ppo.change.options import NONE, REPORT, RESPONSES
 from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.presets import PRESETS
 from sb3_vgs_ppo.runs.config import TrainConfig
@@ -84,9 +85,15 @@ def test_a_preset_lies_below_what_is_given(tmp_path: Path, monkeypatch: pytest.M
     other = read_config_file(file, preset="continual")
     assert (other.preset, other.on_change, other.algo_kwargs) == (
         "continual",
-        "restart-head",
-        {"policy_kwargs": {"net_arch": [8]}},
+        "restart-head+reset-optimizer",
+        {**PRESETS["continual"]["algo_kwargs"], "policy_kwargs": {"net_arch": [8]}},
     )
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("on_change", [NONE, REPORT, *RESPONSES])
+def test_every_answer_can_be_put_over_a_preset(preset: str, on_change: str) -> None:
+    assert config_from_mapping({"preset": preset, "on_change": on_change}, "test").on_change == on_change
 
 
 def test_a_record_needs_no_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

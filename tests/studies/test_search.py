@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from sb3_vgs_ppo._values import merged
 from sb3_vgs_ppo.errors import StudyError
 from sb3_vgs_ppo.presets import PRESETS
 from sb3_vgs_ppo.studies.definition import Variant
@@ -41,7 +42,7 @@ def test_a_search_from_its_file() -> None:
     search = make_search(SEARCH)
     family = Family(
         "ours",
-        {**PRESETS["continual"], "algo_kwargs": {"gamma": 0.9}},
+        merged(PRESETS["continual"], {"algo_kwargs": {"gamma": 0.9}}),
         (
             Range("algo_kwargs.learning_rate", 1e-4, 1e-2, log=True),
             Choices("change_kwargs.reset", ("head", "all")),
@@ -56,12 +57,14 @@ def test_a_trial_is_a_variant_with_its_values() -> None:
     (family,) = make_search(SEARCH).families
     variant = family.variant(3, {"algo_kwargs.learning_rate": 0.003, "change_kwargs.reset": "all", "vgs": "new"})
     assert variant.name == "ours-0003"
-    assert variant.options == {
-        **PRESETS["continual"],
-        "algo_kwargs": {"gamma": 0.9, "learning_rate": 0.003, "a": 1},
-        "change_kwargs": {"reset": "all"},
-        "vgs_version": 4.0,
-    }
+    assert variant.options == merged(
+        PRESETS["continual"],
+        {
+            "algo_kwargs": {"gamma": 0.9, "learning_rate": 0.003, "a": 1},
+            "change_kwargs": {"reset": "all"},
+            "vgs_version": 4.0,
+        },
+    )
 
 
 def test_corners_meet_every_extreme() -> None:
