@@ -5,10 +5,15 @@ The public names are imported on first use, so that ``sb3-vgs-ppo --help`` does 
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# On some processors (AMD's Zen 4) the last digits of MKL's matrix products depend on where in memory the matrices lie,
+# so that a resumed run would leave the one that was never interrupted. MKL reads this at its first product.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 _PUBLIC = {
     "AdaptiveUPGD": "sb3_vgs_ppo.optim",
