@@ -1,4 +1,8 @@
-"""NumPy values as tensors, so that a state can be stored without pickle and comes back with the same types."""
+"""
+NumPy values as tensors, so that a state can be stored without pickle and comes back with the same types and the same
+order of axes in memory: images that ``VecTransposeImage`` has turned are convolved in another order than a copy whose
+last axis is contiguous, and their values would differ in the last digit.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ def to_plain(value: Any) -> Any:
         array = np.asarray(value)
         # Tensors of unsigned integers hardly exist beyond bytes; the signed ones have the same bits
         stored = array.view(f"i{array.itemsize}") if array.dtype.kind == "u" and array.itemsize > 1 else array
-        return {"dtype": array.dtype.name, "values": th.from_numpy(stored.copy())}
+        return {"dtype": array.dtype.name, "values": th.from_numpy(stored.copy(order="K"))}
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -34,7 +38,7 @@ def from_plain(value: Any) -> Any:
     """
     if isinstance(value, dict):
         if value.keys() == _ARRAY:
-            return value["values"].numpy().copy().view(value["dtype"])[()]
+            return value["values"].numpy().copy(order="K").view(value["dtype"])[()]
         return {key: from_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(from_plain(item) for item in value)
