@@ -23,7 +23,9 @@ def to_plain(value: Any) -> Any:
         array = np.asarray(value)
         # Tensors of unsigned integers hardly exist beyond bytes; the signed ones have the same bits
         stored = array.view(f"i{array.itemsize}") if array.dtype.kind == "u" and array.itemsize > 1 else array
-        return {"dtype": array.dtype.name, "values": th.from_numpy(stored.copy(order="K"))}
+        # NumPy's copy forgets the stride of an axis of length 1, torch's keeps it, but knows none below 0
+        forward = stored if min(stored.strides, default=0) >= 0 else stored.copy(order="K")
+        return {"dtype": array.dtype.name, "values": th.from_numpy(forward).clone()}
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -38,7 +40,7 @@ def from_plain(value: Any) -> Any:
     """
     if isinstance(value, dict):
         if value.keys() == _ARRAY:
-            return value["values"].numpy().copy(order="K").view(value["dtype"])[()]
+            return value["values"].clone().numpy().view(value["dtype"])[()]
         return {key: from_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(from_plain(item) for item in value)

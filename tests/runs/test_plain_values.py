@@ -29,7 +29,15 @@ def test_values_come_back_with_their_type(dtype: str, shape: tuple[int, ...]) ->
 
 
 @pytest.mark.parametrize(
-    "array", [IMAGES, IMAGES.transpose(0, 3, 1, 2), IMAGES.T, IMAGES.astype(np.uint16).swapaxes(0, 2)]
+    "array",
+    [
+        IMAGES,
+        IMAGES.transpose(0, 3, 1, 2),
+        IMAGES[..., :1].copy().transpose(0, 3, 1, 2),  # one channel
+        IMAGES[:1].copy().transpose(0, 3, 1, 2),  # one environment
+        IMAGES.T,
+        IMAGES.astype(np.uint16).swapaxes(0, 2),
+    ],
 )
 def test_axes_keep_their_order_in_memory(array: np.ndarray) -> None:
     """Convolutions take another path where the channels are the last axis in memory, and round in another order."""
