@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from inspect import Parameter, signature
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
@@ -63,7 +64,8 @@ class ShrinkHead(Response):
     the layer.
 
     :param keep: share of the old weights in [0, 1); None for twice the mean probability integral transform of the
-        rollout, the share of the prediction that still holds: the stronger the evidence, the less is kept
+        rollout, 1 at most, the share of the prediction that still holds: the stronger the evidence, the less is kept.
+        All is kept where an agent that is told of a change does as well as before
     :param reset: what optimizer (moments, utilities, step counts) and VGS remember is dropped too: that of the head, of
         all parameters, or none. With UPGD and AdaptiveUPGD "head" makes their steps several times slower from then on:
         tensors that have made different numbers of steps are not updated as one
@@ -90,12 +92,20 @@ class ShrinkHead(Response):
 
     @th.no_grad()
     def respond(self, model: OnPolicyAlgorithm, surprise: Surprise, generator: th.Generator) -> None:
-        keep = 2.0 * surprise.pit if self.keep is None else self.keep
+        keep = share_that_holds(surprise) if self.keep is None else self.keep
         fresh = fresh_head(model.policy, generator)
         for parameter, value in fresh.items():
             parameter.copy_(keep * parameter + (1.0 - keep) * value.to(parameter.device) if keep else value)
         if self.reset != "none":
             forget(model, list(fresh) if self.reset == "head" else None)
+
+
+def share_that_holds(surprise: Surprise) -> float:
+    """
+    :param surprise: of the rollout that raised the alarm
+    :return: share in [0, 1] of the prediction that still holds; 0 where the critic predicts nothing that is finite
+    """
+    return min(2.0 * surprise.pit, 1.0) if math.isfinite(surprise.pit) else 0.0
 
 
 class RestartHead(ShrinkHead):
@@ -141,7 +151,8 @@ class ResetOptimizer(Response):
 
 class Raise(Response):
     """
-    Base of what raises a setting during some updates. It falls back linearly; a further alarm starts it anew.
+    Base of what raises a setting during some updates. It falls back linearly; a further alarm starts it anew. What is
+    raised is the value that the setting has at each of them, so that a schedule goes on.
 
     :param rollouts: number of updates
     :raises UserInputError: no positive whole number
@@ -176,11 +187,11 @@ class Raise(Response):
         """
 
     def respond(self, model: OnPolicyAlgorithm, surprise: Surprise, generator: th.Generator) -> None:
-        self._usual = self.read(model)
         self._left = self.rollouts
 
     def before_update(self, model: OnPolicyAlgorithm) -> None:
         if self._left:
+            self._usual = self.read(model)
             share = self._left / self.rollouts
             self.write(model, [self.raised(usual, share) for usual in self._usual])
             self._is_raised = True
@@ -217,6 +228,13 @@ class RaiseEntropy(Raise):
         if not (isinstance(bonus, Real) and 0.0 < bonus < math.inf):
             raise UserInputError(f"bonus={bonus!r} is no positive number; remedy: 0.05 is usual")
         self.bonus = bonus
+
+    def check(self, model: OnPolicyAlgorithm) -> None:
+        if not takes(type(model), "ent_coef"):
+            raise UserInputError(
+                f"{self.name} needs an entropy bonus, {type(model).__name__} has none; "
+                "remedy: another response, such as restart-head"
+            )
 
     def read(self, model: OnPolicyAlgorithm) -> list[float]:
         return [model.ent_coef]
@@ -265,6 +283,22 @@ class RaiseNoise(Raise):
         return usual * (1.0 + (self.factor - 1.0) * share)
 
 
+def takes(algorithm: type[Any], name: str) -> bool:
+    """
+    SB3's on-policy algorithms all have the same attributes, whether they use them or not; what one uses it takes.
+
+    :param algorithm: a class; where it hands on arguments that it does not name, its bases are asked
+    :param name: an argument
+    """
+    for base in algorithm.__mro__:
+        parameters = signature(base.__init__).parameters
+        if name in parameters:
+            return True
+        if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return False
+    return False
+
+
 def fresh_head(policy: Any, generator: th.Generator) -> dict[nn.Parameter, th.Tensor]:
     """
     :param policy: SB3's ActorCriticPolicy
@@ -272,14 +306,13 @@ def fresh_head(policy: Any, generator: th.Generator) -> dict[nn.Parameter, th.Te
     :return: the parameters of the actor's last layer, each with values as SB3 initialises them, on the CPU
     """
     weight, bias = policy.action_net.weight, policy.action_net.bias
-    fresh_weight, fresh_bias = th.empty(weight.shape), th.zeros(bias.shape)
+    fresh = {parameter: th.zeros(parameter.shape) for parameter in (weight, bias) if parameter is not None}
     if policy.ortho_init:
-        nn.init.orthogonal_(fresh_weight, gain=ACTION_GAIN, generator=generator)
+        nn.init.orthogonal_(fresh[weight], gain=ACTION_GAIN, generator=generator)
     else:  # torch's own for nn.Linear
         bound = 1.0 / math.sqrt(weight.shape[1])
-        nn.init.uniform_(fresh_weight, -bound, bound, generator=generator)
-        nn.init.uniform_(fresh_bias, -bound, bound, generator=generator)
-    fresh = {weight: fresh_weight, bias: fresh_bias}
+        for value in fresh.values():
+            nn.init.uniform_(value, -bound, bound, generator=generator)
     if hasattr(policy, "log_std"):
         fresh[policy.log_std] = th.full(policy.log_std.shape, float(policy.log_std_init))
     return fresh

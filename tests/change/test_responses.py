@@ -74,7 +74,10 @@ def test_the_generator_alone_decides_the_fresh_weights() -> None:
     assert not th.equal(weights[0], weights[2])
 
 
-@pytest.mark.parametrize(("keep", "pit", "share"), [(0.25, 0.2, 0.25), (None, 0.2, 0.4), (None, 0.45, 0.9)])
+@pytest.mark.parametrize(
+    ("keep", "pit", "share"),
+    [(0.25, 0.2, 0.25), (None, 0.2, 0.4), (None, 0.45, 0.9), (None, 0.8, 1.0), (None, math.nan, 0.0)],
+)
 def test_a_head_is_shrunk_by_the_share_of_the_prediction_that_still_holds(
     keep: float | None, pit: float, share: float
 ) -> None:
@@ -84,7 +87,7 @@ def test_a_head_is_shrunk_by_the_share_of_the_prediction_that_still_holds(
     respond(model, ShrinkHead(keep), pit=pit)
     for name, value in head(model).items():
         assert th.allclose(value, share * old[name] + (1 - share) * head(fresh)[name], atol=1e-7), name
-    assert not th.allclose(head(model)["action_net.bias"], old["action_net.bias"])
+    assert th.allclose(head(model)["action_net.bias"], old["action_net.bias"]) == (share == 1.0)
 
 
 def test_without_orthogonal_initialisation_the_head_begins_as_a_linear_layer_of_torch() -> None:
@@ -93,6 +96,15 @@ def test_without_orthogonal_initialisation_the_head_begins_as_a_linear_layer_of_
     for parameter in model.policy.action_net.parameters():
         assert 0.0 < parameter.abs().max() <= 1 / math.sqrt(400)
     assert model.policy.action_net.weight.std().item() == pytest.approx(1 / math.sqrt(3 * 400), rel=0.1)
+
+
+@pytest.mark.parametrize("ortho_init", [False, True])
+def test_a_head_without_a_bias_is_restarted(ortho_init: bool) -> None:
+    model = trained(ortho_init=ortho_init)
+    old = model.policy.action_net.weight.detach().clone()
+    model.policy.action_net.bias = None  # type: ignore[assignment]
+    respond(model, RestartHead())
+    assert not th.allclose(model.policy.action_net.weight, old)
 
 
 @pytest.mark.parametrize(("reset", "n_left"), [("head", 4), ("none", 6), ("all", 0)])
@@ -219,6 +231,19 @@ def test_the_noise_of_every_group_is_raised() -> None:
     assert seen == [pytest.approx([0.05, 2.5]), pytest.approx([0.03, 1.5]), [0.01, 0.5]]
 
 
+def test_a_schedule_of_the_bonus_goes_on() -> None:
+    model, response = trained(), RaiseEntropy(bonus=0.3, rollouts=3)
+    respond(model, response)
+    seen = []
+    for scheduled in (0.1, 0.06, 0.02, 0.0):
+        model.ent_coef = scheduled
+        response.before_update(model)
+        seen.append(model.ent_coef)
+        response.after_update(model)
+        assert model.ent_coef == scheduled
+    assert seen == pytest.approx([0.4, 0.26, 0.12, 0.0])
+
+
 @pytest.mark.parametrize("says_so", [True, False])
 def test_what_lasts_is_restored(says_so: bool) -> None:
     """A model is saved between an update and the next rollout, where its bonus may still be the raised one."""
@@ -239,9 +264,24 @@ def test_what_a_model_lacks_is_refused() -> None:
     model = A2C("MlpPolicy", "CartPole-v1")
     with pytest.raises(UserInputError, match="raise-noise needs noise in every parameter group, RMSprop"):
         RaiseNoise().check(model)
+    RaiseEntropy().check(model)
     model.policy.action_net = th.nn.Sequential(model.policy.action_net)  # type: ignore[assignment]
     with pytest.raises(UserInputError, match=r"shrink-head needs .* not Sequential; remedy"):
         ShrinkHead().check(model)
+
+
+def test_a_bonus_that_the_algorithm_would_not_use_is_refused() -> None:
+    """SB3 gives TRPO the attribute and never reads it."""
+    contrib = pytest.importorskip("sb3_contrib")
+
+    class Mine(PPO):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+
+    RaiseEntropy().check(Mine("MlpPolicy", "CartPole-v1"))
+    RaiseEntropy().check(contrib.RecurrentPPO("MlpLstmPolicy", "CartPole-v1"))
+    with pytest.raises(UserInputError, match="raise-entropy needs an entropy bonus, TRPO has none; remedy"):
+        RaiseEntropy().check(contrib.TRPO("MlpPolicy", "CartPole-v1"))
 
 
 @pytest.mark.parametrize(
