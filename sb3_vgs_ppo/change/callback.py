@@ -30,23 +30,27 @@ class ChangeCallback(BaseCallback):
     Works with every algorithm that fills a ``RolloutBuffer`` (PPO, A2C). A scalar critic is the weaker case: it knows
     how many returns lie below its value, but not how many that would be if nothing had changed.
 
-    :param responses: what to do; with none, changes are only reported
+    :param responses: what to do, one of each kind; with none, changes are only reported
     :param chart: the test; one with its defaults if not given
     :param file: JSON lines to which every alarm is appended; none if not given
     :param verbose: 1: tell alarms to the logger
+    :raises UserInputError: two responses of the same kind
     """
 
     def __init__(
         self,
         responses: Sequence[Response] = (),
         chart: SelfStartingChart | None = None,
-        file: Path | None = None,
+        file: str | Path | None = None,
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
         self.responses: list[Response] = list(responses)
+        names = [response.name for response in self.responses]
+        if len(names) != len(set(names)):
+            raise UserInputError(f"responses {', '.join(names)}: one is there twice; remedy: one of each kind")
         self.chart: SelfStartingChart = chart or SelfStartingChart()
-        self.file = file
+        self.file = None if file is None else Path(file)
         self.alarms: list[Alarm] = []
         self._is_pending = False
         self._seed: int | None = None

@@ -130,7 +130,7 @@ def test_a_callback_that_was_saved_responds_as_the_old_one_would_have(seed: int 
         callback.init_callback(model)
         callback.on_rollout_start()
         heads.append(model.policy.action_net.weight.detach().clone())
-        assert callback.state_dict()["responses"]["raise-entropy"] == {"left": 5, "usual": [0.0], "is_raised": False}
+        assert callback.state_dict()["responses"]["raise-entropy"] == {"left": 5, "usual": [], "is_raised": False}
         assert callback.alarms == first.alarms
     assert th.equal(*heads)
     assert heads[0].any()
@@ -201,6 +201,17 @@ def test_on_policy_algorithms_of_sb3_contrib(algorithm: str, policy: str, respon
     model.learn(96, callback=[callback, Look()])
     assert [alarm.step for alarm in callback.alarms] == [64]
     assert seen[1] > 0.011 > seen[2] == pytest.approx(0.01)
+
+
+def test_the_file_may_be_given_as_text(tmp_path: Path) -> None:
+    make().learn(96, callback=ChangeCallback(chart=AlarmAt(2), file=str(tmp_path / "changes.jsonl")))
+    assert len((tmp_path / "changes.jsonl").read_text().splitlines()) == 1
+
+
+def test_two_responses_of_a_kind_are_refused() -> None:
+    """What lasts of them is saved by their names."""
+    with pytest.raises(UserInputError, match="responses raise-entropy, restart-head, raise-entropy: one is there tw"):
+        ChangeCallback([RaiseEntropy(0.1), RestartHead(), RaiseEntropy(0.2, rollouts=9)])
 
 
 def test_an_algorithm_without_rollouts_is_refused() -> None:
