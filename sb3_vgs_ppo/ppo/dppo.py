@@ -200,6 +200,7 @@ class DistributionalPPO(PPO):
             self.vgs = VarianceGradientScaler(
                 self.policy.parameters(), version=self.vgs_version, **(self.vgs_kwargs or {})
             )
+            self.vgs.read_momentum(self.policy.optimizer)
 
     def value_distribution(self, observation: np.ndarray | dict[str, np.ndarray]) -> ValueDistribution:
         """
@@ -446,6 +447,8 @@ class DistributionalPPO(PPO):
         elif self.vgs is not None and (vgs_state is not None or exact_match):
             params["vgs"] = self._fresh_vgs_state() if vgs_state is None else vgs_state
         super().set_parameters(params, exact_match=exact_match, device=device)
+        if self.vgs is not None:
+            self.vgs.read_momentum(self.policy.optimizer)
 
     def _fresh_vgs_state(self) -> dict[str, Any]:
         version = self.vgs_version or ""

@@ -99,6 +99,7 @@ class Attachment:
     """
 
     def __init__(self, optimizer: th.optim.Optimizer, vgs: VarianceGradientScaler, settings: dict[str, Any]) -> None:
+        vgs.read_momentum(optimizer)
         self.optimizer = optimizer
         self.vgs = vgs
         self._settings = settings
@@ -178,6 +179,7 @@ class Attachment:
             self.vgs.reset_statistics()  # they were of another training
         else:
             self.vgs.load_state_dict({**state, **self._settings})
+        self.vgs.read_momentum(optimizer)
 
 
 def _parameters(optimizer: th.optim.Optimizer) -> list[th.Tensor]:

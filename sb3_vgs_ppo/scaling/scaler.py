@@ -279,7 +279,7 @@ class VarianceGradientScaler:
         if self._application.apply_to == "gradient":
             yield
             return
-        self._set_strength(averaging_of(optimizer) if self._application.momentum is None else 0.0)
+        self.read_momentum(optimizer)
         if not self._active():
             yield
             return
@@ -330,6 +330,18 @@ class VarianceGradientScaler:
         if self._application.granularity == "element":
             return float(observed_quantiles(self._element_variances().double(), self._q)[0])
         return float(self._normalized_variance())
+
+    def read_momentum(self, optimizer: th.optim.Optimizer) -> None:
+        """
+        Learn β₁ before the first update, so that :meth:`get_scaling_factor` knows the factor that comes next. Later
+        :meth:`scaling_update` does so at every update. Without effect where factors are applied to
+        the gradient or ``momentum`` was set.
+
+        :param optimizer: whose updates are scaled
+        :raises UserInputError: its parameter groups average gradients differently, and ``momentum`` was not set
+        """
+        is_read = self._application.apply_to == "update" and self._application.momentum is None
+        self._set_strength(averaging_of(optimizer) if is_read else 0.0)
 
     def get_scaling_factor(self) -> float:
         """:return: the factor that is applied next, the mean over elements where there are several"""

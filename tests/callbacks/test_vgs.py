@@ -209,7 +209,8 @@ def test_scalers_are_saved_and_loaded_with_the_model(algorithm: str, options: di
     def note(_: BaseAlgorithm) -> None:
         for name, attachment in again.attachments.items():
             found[name] = attachment.vgs.state_dict()
-            spies[name] = Spy(attachment.optimizer)  # after the scaler, which has read the momentum by then
+            assert attachment.vgs.get_scaling_factor() == trained.attachments[name].vgs.get_scaling_factor()
+            spies[name] = Spy(attachment.optimizer)
 
     loaded.learn(64, [again, At(1, note)])
     for name, attachment in trained.attachments.items():

@@ -374,6 +374,15 @@ class TestSaveAndLoad:
         optimized = loaded.policy.optimizer.param_groups[0]["params"]
         assert all(ours is parameter for ours, parameter in zip(optimized, theirs, strict=True))
 
+    def test_the_next_factor_of_an_update_is_known_after_load(self, tmp_path: Path) -> None:
+        options = {"apply_to": "update", "warmup_steps": 0, "alpha": 1.0}
+        model = small_model(vgs_version="4.0", vgs_kwargs=options).learn(64)
+        model.save(tmp_path / "model.zip")
+        loaded = DistributionalPPO.load(tmp_path / "model.zip")
+        assert model.vgs is not None
+        assert loaded.vgs is not None
+        assert loaded.vgs.get_scaling_factor() == model.vgs.get_scaling_factor() < 1.0
+
     def test_parameters_carry_policy_optimizer_and_vgs(self) -> None:
         assert set(small_model().get_parameters()) == {"policy", "policy.optimizer", "vgs"}
         assert set(small_model(vgs_version=None).get_parameters()) == {"policy", "policy.optimizer"}

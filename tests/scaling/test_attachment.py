@@ -253,6 +253,27 @@ class TestState:
         assert th.equal(weights(loaded), weights(straight))
         assert same_states(again.vgs.state_dict(), attached.vgs.state_dict())
 
+    @pytest.mark.parametrize("attached_first", [False, True])
+    def test_the_next_factor_is_known_before_the_next_step(self, attached_first: bool) -> None:
+        """That of an update counts with the decay of the optimizer's average, which no state of the scaler holds."""
+        net = make_net()
+        optimizer, other = adam(net), adam(net)
+        options = {**EARLY, "apply_to": "update"}
+        attached = attach(optimizer, "4.0", options)
+        train(net, optimizer, range(4))
+        again = attach(other, "4.0", options) if attached_first else None
+        other.load_state_dict(optimizer.state_dict())
+        vgs = (again or attach(other)).vgs
+        assert vgs.get_scaling_factor() == attached.vgs.get_scaling_factor() < 1.0
+
+    def test_groups_that_average_differently_are_refused_and_nothing_attached(self) -> None:
+        first, second = make_net(), make_net()
+        groups = [{"params": first.parameters()}, {"params": second.parameters(), "betas": (0.5, 0.9)}]
+        optimizer = th.optim.Adam(groups)
+        with pytest.raises(UserInputError, match=r"\[0\.5, 0\.9\]; remedy: momentum="):
+            attach(optimizer, "4.0", {"apply_to": "update"})
+        assert attachment_of(optimizer) is None
+
     def test_settings_that_were_asked_for_win(self) -> None:
         optimizer, other = sgd(make_net()), sgd(make_net())
         attach(optimizer, "4.0", {"alpha": 0.2, "beta": 0.9, "granularity": "element"})
