@@ -291,7 +291,7 @@ def takes(algorithm: type[Any], name: str) -> bool:
     :param name: an argument
     """
     for base in algorithm.__mro__:
-        parameters = signature(base.__init__).parameters
+        parameters = signature(base).parameters
         if name in parameters:
             return True
         if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
