@@ -25,12 +25,13 @@ from sb3_vgs_ppo.runs.resuming import read_config
 
 ALPHA = 1e-3
 N_STREAMS, N_ROLLOUTS = 400, 308
+ALPHAS = (0.001, 0.01, 0.05, 0.2)
 MISSED = 0.4
 """Mean probability integral transform at which most of a prediction is missed, so that the shortfall decides."""
 
 
 def main() -> None:
-    """Print a Markdown table."""
+    """Print Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, metavar="RUN", help="run folders, or studies of runs")
     folders: list[Path] = parser.parse_args().folders
@@ -40,15 +41,45 @@ def main() -> None:
         count_in_runs(folders)
     else:
         simulate()
+        simulate_alphas()
 
 
 def simulate() -> None:
     """Print alarms per rollout that could have raised one, in units of α, with their standard error."""
     print("| shortfalls | alarms / α | standard error |\n|---|---|---|")
     for name, shortfalls in streams(np.random.default_rng(0)):
-        n_alarms = np.array([count_alarms(stream) for stream in shortfalls])
+        n_alarms = np.array([len(watch(stream, ALPHA)[1]) for stream in shortfalls])
         rates = n_alarms / (N_ROLLOUTS - SelfStartingChart().min_history) / ALPHA
         print(f"| {name} | {rates.mean():.2f} | {rates.std(ddof=1) / np.sqrt(N_STREAMS):.2f} |", flush=True)
+
+
+def simulate_alphas() -> None:
+    """Print how often independent, normal shortfalls raise an alarm, in units of α: the first one, and any."""
+    print("\n| α | first alarms / α | all alarms / α |\n|---|---|---|")
+    for alpha in ALPHAS:
+        rng = np.random.default_rng(0)
+        n_streams = N_STREAMS if alpha >= 0.01 else 10 * N_STREAMS
+        watched = [watch(shortfalls, alpha) for shortfalls in rng.standard_normal((n_streams, N_ROLLOUTS))]
+        n_first = sum(bool(alarms) for _, alarms in watched)
+        n_before = sum(possible.index(alarms[0]) + 1 if alarms else len(possible) for possible, alarms in watched)
+        n_possible, n_alarms = (sum(map(len, part)) for part in zip(*watched, strict=True))
+        print(f"| {alpha} | {n_first / n_before / alpha:.2f} | {n_alarms / n_possible / alpha:.2f} |", flush=True)
+
+
+def watch(shortfalls: npt.NDArray[np.float64], alpha: float) -> tuple[list[int], list[int]]:
+    """
+    :param shortfalls: of consecutive rollouts
+    :return: numbers of the rollouts in which an alarm was possible, and of those that raised one
+    """
+    chart = SelfStartingChart(alpha)
+    possible, alarms = [], []
+    for rollout, shortfall in enumerate(shortfalls):
+        state = chart.state_dict()
+        if len(state["history"]) >= chart.min_history and not (state["settling"] and shortfall > 0.0):
+            possible.append(rollout)
+        if chart.observe(Surprise(float(shortfall), MISSED)).alarm:
+            alarms.append(rollout)
+    return possible, alarms
 
 
 def streams(rng: np.random.Generator) -> Iterator[tuple[str, npt.NDArray[np.float64]]]:
@@ -72,15 +103,6 @@ def autoregressive(rng: np.random.Generator, shape: tuple[int, int], correlation
     for rollout in range(1, shape[1]):
         shortfalls[:, rollout] = correlation * shortfalls[:, rollout - 1] + innovations[:, rollout]
     return shortfalls
-
-
-def count_alarms(shortfalls: npt.NDArray[np.float64]) -> int:
-    """
-    :param shortfalls: of consecutive rollouts
-    :return: number of alarms
-    """
-    chart = SelfStartingChart(ALPHA)
-    return sum(chart.observe(Surprise(float(shortfall), MISSED)).alarm for shortfall in shortfalls)
 
 
 def count_in_runs(folders: list[Path]) -> None:

@@ -40,9 +40,10 @@ class SelfStartingChart:
     - the shortfall is above the (1 − α)-quantile of Student's predictive distribution given the last ``window`` ones;
     - more than half of the prediction is missed: the mean probability integral transform is below ½.
 
-    *False alarms.* While shortfalls are independent and normal with one mean and one variance, each rollout raises a
-    false alarm with probability ``alpha`` at most: one in 1 / α rollouts on average. A learning curve makes them rarer.
-    Autocorrelation and heavy tails make them more frequent; docs/change.md says how much.
+    *False alarms.* While shortfalls are independent and normal with one mean and one variance, each rollout raises the
+    first false alarm with probability ``alpha`` at most: after 1 / α rollouts on average. A learning curve makes it
+    rarer. Autocorrelation and heavy tails make false alarms more frequent, and so does an earlier one if ``alpha`` is
+    above 0.01; docs/change.md says how much.
 
     *After an alarm* the rest of the drop belongs to the same change: until returns are no longer below the prediction,
     nothing is reported and nothing enters the history. If that takes more than ``min_history`` rollouts, a new history
