@@ -9,6 +9,7 @@ from sb3_vgs_ppo.change.options import RESPONSES, make_change_callback
 from sb3_vgs_ppo.change.oracle import OracleCallback
 from sb3_vgs_ppo.change.responses import (
     RaiseEntropy,
+    RaiseLearningRate,
     RaiseNoise,
     ResetOptimizer,
     Response,
@@ -25,6 +26,7 @@ __all__ = [
     "ChangeCallback",
     "OracleCallback",
     "RaiseEntropy",
+    "RaiseLearningRate",
     "RaiseNoise",
     "ResetOptimizer",
     "Response",

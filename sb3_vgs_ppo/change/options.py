@@ -13,6 +13,7 @@ from sb3_vgs_ppo.change.chart import SelfStartingChart
 from sb3_vgs_ppo.change.oracle import OracleCallback
 from sb3_vgs_ppo.change.responses import (
     RaiseEntropy,
+    RaiseLearningRate,
     RaiseNoise,
     ResetOptimizer,
     Response,
@@ -28,7 +29,15 @@ TOLD = "told"
 
 RESPONSES: dict[str, type[Response]] = {
     response.name: response
-    for response in (RestartHead, ShrinkHead, RestartNetwork, ResetOptimizer, RaiseNoise, RaiseEntropy)
+    for response in (
+        RestartHead,
+        ShrinkHead,
+        RestartNetwork,
+        ResetOptimizer,
+        RaiseNoise,
+        RaiseEntropy,
+        RaiseLearningRate,
+    )
 }
 
 

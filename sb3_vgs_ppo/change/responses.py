@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import torch as th
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
 from sb3_vgs_ppo._types import StateDict
@@ -160,7 +161,7 @@ class Raise(Response):
 
     rollouts: int
     _left: int
-    _usual: list[float]
+    _usual: list[Any]
     _is_raised: bool
 
     def __init__(self, rollouts: int) -> None:
@@ -172,15 +173,15 @@ class Raise(Response):
         self._is_raised = False
 
     @abstractmethod
-    def read(self, model: OnPolicyAlgorithm) -> list[float]:
+    def read(self, model: OnPolicyAlgorithm) -> list[Any]:
         """:return: the setting, per parameter group if it is the optimizer's"""
 
     @abstractmethod
-    def write(self, model: OnPolicyAlgorithm, values: list[float]) -> None:
+    def write(self, model: OnPolicyAlgorithm, values: list[Any]) -> None:
         """:param values: what the setting becomes"""
 
     @abstractmethod
-    def raised(self, usual: float, share: float) -> float:
+    def raised(self, usual: Any, share: float) -> Any:
         """
         :param usual: value without an alarm
         :param share: of the rise, from 1 down to 1 / rollouts
@@ -199,8 +200,12 @@ class Raise(Response):
     def after_update(self, model: OnPolicyAlgorithm) -> None:
         if self._is_raised:
             self._left -= 1
-            self.write(model, self._usual)
+            self.restore(model)
             self._is_raised = False
+
+    def restore(self, model: OnPolicyAlgorithm) -> None:
+        """Give the setting its usual value."""
+        self.write(model, self._usual)
 
     def state_dict(self) -> StateDict:
         return {"left": self._left, "usual": self._usual, "is_raised": self._is_raised}
@@ -246,6 +251,56 @@ class RaiseEntropy(Raise):
         return usual + self.bonus * share
 
 
+class RaisedSchedule:
+    """
+    A learning rate that is a multiple of the usual one.
+
+    :param usual: SB3's schedule, of the remaining progress from 1 to 0
+    :param factor: by which it is multiplied
+    """
+
+    def __init__(self, usual: Schedule, factor: float) -> None:
+        self.usual = usual
+        self.factor = factor
+
+    def __call__(self, progress_remaining: float) -> float:
+        return self.usual(progress_remaining) * self.factor
+
+
+class RaiseLearningRate(Raise):
+    """
+    Raise the learning rate for some updates, so that an agent relearns fast and still settles; warm restarts
+    (Loshchilov & Hutter 2017, "SGDR") where they are needed instead of at given times.
+
+    :param factor: by which the learning rate is multiplied at first
+    :param rollouts: see :class:`Raise`
+    :raises UserInputError: a factor that is not above 1 and finite
+    """
+
+    name = "raise-learning-rate"
+    factor: float
+
+    def __init__(self, factor: float = 5.0, rollouts: int = 20) -> None:
+        super().__init__(rollouts)
+        self.factor = checked_factor(factor)
+
+    def read(self, model: OnPolicyAlgorithm) -> list[Schedule]:
+        schedule = model.lr_schedule
+        return [schedule.usual if isinstance(schedule, RaisedSchedule) else schedule]
+
+    def write(self, model: OnPolicyAlgorithm, values: list[Schedule]) -> None:
+        (model.lr_schedule,) = values
+
+    def raised(self, usual: Schedule, share: float) -> RaisedSchedule:
+        return RaisedSchedule(usual, rise(self.factor, share))
+
+    def restore(self, model: OnPolicyAlgorithm) -> None:
+        self.write(model, self.read(model))  # the schedule itself knows the usual one, and no file can hold it
+
+    def state_dict(self) -> StateDict:
+        return {**super().state_dict(), "usual": []}
+
+
 class RaiseNoise(Raise):
     """
     Raise the noise of UPGD and AdaptiveUPGD for some updates. Their gate lets it reach the least useful weights most.
@@ -260,9 +315,7 @@ class RaiseNoise(Raise):
 
     def __init__(self, factor: float = 10.0, rollouts: int = 5) -> None:
         super().__init__(rollouts)
-        if not (isinstance(factor, Real) and 1.0 < factor < math.inf):
-            raise UserInputError(f"factor={factor!r} raises nothing; remedy: a number above 1, such as 10")
-        self.factor = factor
+        self.factor = checked_factor(factor)
 
     def check(self, model: OnPolicyAlgorithm) -> None:
         optimizer = model.policy.optimizer
@@ -280,7 +333,22 @@ class RaiseNoise(Raise):
             group["sigma"] = value
 
     def raised(self, usual: float, share: float) -> float:
-        return usual * (1.0 + (self.factor - 1.0) * share)
+        return usual * rise(self.factor, share)
+
+
+def checked_factor(factor: float) -> float:
+    """
+    :return: the factor
+    :raises UserInputError: not above 1 and finite
+    """
+    if not (isinstance(factor, Real) and 1.0 < factor < math.inf):
+        raise UserInputError(f"factor={factor!r} raises nothing; remedy: a number above 1, such as 10")
+    return factor
+
+
+def rise(factor: float, share: float) -> float:
+    """:return: the factor of which a share is left: 1 where there is none"""
+    return 1.0 + (factor - 1.0) * share
 
 
 def takes(algorithm: type[Any], name: str) -> bool:

@@ -66,7 +66,7 @@ class TrainConfig:
     """Record an episode of the best agent after training: video.mp4 where there is OpenCV, else video.gif."""
     on_change: str = "none"
     """What to do when returns drop below their prediction: none, report, restart-head, shrink-head, restart-network,
-    reset-optimizer, raise-noise or raise-entropy; several of them joined by +."""
+    reset-optimizer, raise-learning-rate, raise-noise or raise-entropy; several of them joined by +."""
     change_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of the test for a change and of the responses, as '{"alpha": 0.01}'."""
     plasticity_metrics: bool = True

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch as th
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import LinearSchedule
 
 from sb3_vgs_ppo.change import (
     RaiseEntropy,
+    RaiseLearningRate,
     RaiseNoise,
     ResetOptimizer,
     Response,
@@ -18,6 +21,7 @@ from sb3_vgs_ppo.change import (
     ShrinkHead,
     Surprise,
 )
+from sb3_vgs_ppo.checkpoint import dump_tensors, load_tensors
 from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.optim import AdaptiveUPGD
 from sb3_vgs_ppo.ppo import DistributionalPPO
@@ -244,6 +248,40 @@ def test_a_schedule_of_the_bonus_goes_on() -> None:
     assert seen == pytest.approx([0.4, 0.26, 0.12, 0.0])
 
 
+def test_the_learning_rate_is_raised_in_updates_alone_along_its_schedule() -> None:
+    model, response = trained(), RaiseLearningRate(factor=5.0, rollouts=4)
+    usual = model.lr_schedule = LinearSchedule(0.01, 0.0, 1.0)
+    respond(model, response)
+    seen = []
+    for remaining in (1.0, 0.8, 0.6, 0.4, 0.2):
+        model._current_progress_remaining = remaining
+        response.before_update(model)
+        model.train()
+        seen.append(model.policy.optimizer.param_groups[0]["lr"] / usual(remaining))
+        response.after_update(model)
+        assert model.lr_schedule is usual
+    assert seen == pytest.approx([5.0, 4.0, 3.0, 2.0, 1.0])
+
+
+@pytest.mark.parametrize("reloaded", [False, True])
+def test_a_raised_learning_rate_is_left_where_a_file_is_loaded(reloaded: bool, tmp_path: Path) -> None:
+    """A file holds no schedule: its agent has the usual one, and the agent that was saved still the raised one."""
+    model, first, second = trained(), RaiseLearningRate(3.0, rollouts=2), RaiseLearningRate(3.0, rollouts=2)
+    respond(model, first)
+    first.before_update(model)
+    state = load_tensors(dump_tensors(first.state_dict()), "checkpoint.zip", "state.pt")
+    model.save(tmp_path / "model.zip")
+    if reloaded:
+        model = PPO.load(tmp_path / "model.zip")
+    second.load_state_dict(state)
+    second.after_update(model)
+    assert model.lr_schedule(1.0) == pytest.approx(0.01)
+    second.before_update(model)
+    assert model.lr_schedule(1.0) == pytest.approx(0.02)
+    second.after_update(model)
+    assert model.lr_schedule(1.0) == pytest.approx(0.01)
+
+
 @pytest.mark.parametrize("says_so", [True, False])
 def test_what_lasts_is_restored(says_so: bool) -> None:
     """A model is saved between an update and the next rollout, where its bonus may still be the raised one."""
@@ -293,6 +331,7 @@ def test_a_bonus_that_the_algorithm_would_not_use_is_refused() -> None:
         (lambda: RaiseEntropy(0.0), "bonus=0.0 is no positive number"),
         (lambda: RaiseEntropy(rollouts=0), "rollouts=0 is no positive whole number"),
         (lambda: RaiseNoise(1.0), "factor=1.0 raises nothing"),
+        (lambda: RaiseLearningRate(0.5), "factor=0.5 raises nothing"),
     ],
 )
 def test_values_that_cannot_be_used(make: Any, message: str) -> None:

@@ -167,7 +167,11 @@ def test_a_run_that_is_resumed_over_a_change_of_task_equals_one_that_was_never_i
 
 @pytest.mark.parametrize(
     ("optimizer", "on_change"),
-    [("adam", "restart-head+raise-entropy"), ("adaptive-upgd", "shrink-head+raise-noise")],
+    [
+        ("adam", "restart-head+raise-entropy"),
+        ("adam", "restart-head+raise-learning-rate"),
+        ("adaptive-upgd", "shrink-head+raise-noise"),
+    ],
 )
 def test_a_run_that_is_resumed_over_alarms_equals_one_that_was_never_interrupted(
     optimizer: Any, on_change: str, tmp_path: Path
