@@ -39,8 +39,8 @@ class VGSCallback(BaseCallback):
         that of the state found in the model, or 3.0
     :param vgs_kwargs: further keyword arguments of :class:`~sb3_vgs_ppo.scaling.VarianceGradientScaler`, e.g.
         ``dict(alpha=0.5)``; they win over the settings of a state
-    :param optimizers: which to scale, as the model names what it saves, e.g. ``["critic.optimizer"]``; by default all
-        that belong to a network, so not that of SAC's entropy coefficient
+    :param optimizers: which to scale, as the model names what it saves, e.g. ``"critic.optimizer"``, or several; by
+        default all that belong to a network, so not that of SAC's entropy coefficient
     :raises UserInputError: (a ValueError) when ``learn`` begins: the model has no such optimizer, or a scaler of its
         own (DistributionalPPO), or :func:`~sb3_vgs_ppo.scaling.attach` refuses the arguments
     :raises CheckpointError: when ``learn`` begins: a state in the model does not fit it
@@ -50,7 +50,7 @@ class VGSCallback(BaseCallback):
         self,
         version: str | None = None,
         vgs_kwargs: dict[str, Any] | None = None,
-        optimizers: Sequence[str] | None = None,
+        optimizers: str | Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.version = version
@@ -75,7 +75,7 @@ class VGSCallback(BaseCallback):
         found = _saved_optimizers(self.model)
         chosen = [name for name in found if name.endswith(".optimizer")]
         if self.optimizers is not None:
-            chosen = list(self.optimizers)
+            chosen = [self.optimizers] if isinstance(self.optimizers, str) else list(self.optimizers)
         unknown = [name for name in chosen if name not in found]
         if unknown or not chosen:
             wanted = repr(unknown[0]) if unknown else "of a network"

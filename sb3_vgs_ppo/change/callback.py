@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
@@ -27,13 +28,15 @@ class ChangeCallback(BaseCallback):
     still teach the critic what the returns have become, and no sample is weighted by the ratio of two policies of which
     one was restarted in between.
 
-    Works with every algorithm that fills a ``RolloutBuffer`` (PPO, A2C). A scalar critic is the weaker case: it knows
-    how many returns lie below its value, but not how many that would be if nothing had changed.
+    Works with every algorithm that fills a ``RolloutBuffer``: PPO and A2C, and RecurrentPPO, TRPO and MaskablePPO of
+    sb3-contrib. Rollouts should be long, as PPO's are: the few steps of A2C's are no evidence (docs/change.md). A
+    scalar critic is the weaker case: it knows how many returns lie below its value, but not how many that would be if
+    nothing had changed.
 
     :param responses: what to do, one of each kind; with none, changes are only reported
     :param chart: the test; one with its defaults if not given
     :param file: JSON lines to which every alarm is appended; none if not given
-    :param verbose: 1: tell alarms to the logger
+    :param verbose: 1: tell alarms to the model's logger, which prints what it is told if the model's ``verbose`` is 1
     :raises UserInputError: two responses of the same kind
     """
 
@@ -55,14 +58,21 @@ class ChangeCallback(BaseCallback):
         self._is_pending = False
         self._seed: int | None = None
 
-    def _init_callback(self) -> None:
-        if not isinstance(self.model, OnPolicyAlgorithm):
+    def check(self, model: BaseAlgorithm) -> None:
+        """
+        :param model: what would be trained
+        :raises UserInputError: it has no rollouts, or a response can do nothing about it
+        """
+        if not isinstance(model, OnPolicyAlgorithm):
             raise UserInputError(
-                f"ChangeCallback needs the returns of whole rollouts, {type(self.model).__name__} has none; "
+                f"ChangeCallback needs the returns of whole rollouts, {type(model).__name__} has none; "
                 "remedy: PPO, A2C or another on-policy algorithm"
             )
         for response in self.responses:
-            response.check(self.model)
+            response.check(model)
+
+    def _init_callback(self) -> None:
+        self.check(self.model)
         if self._seed is None:
             seed = self.model.seed
             self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed

@@ -65,7 +65,7 @@ class SelfStartingChart:
 
     def __init__(self, alpha: float = 1e-3, window: int = 500, min_history: int = 8) -> None:
         if not (isinstance(alpha, Real) and 0.0 < alpha < 0.5):
-            raise UserInputError(f"alpha={alpha!r} is no probability between 0 and 0.5; remedy: 0.001 is usual")
+            raise UserInputError(f"alpha={alpha!r} is no number between 0 and 0.5; remedy: 0.001 is usual")
         if not all(isinstance(number, Integral) for number in (window, min_history)) or not 2 <= min_history <= window:
             raise UserInputError(
                 f"min_history={min_history!r}, window={window!r}; remedy: whole numbers with 2 <= min_history <= window"

@@ -55,6 +55,8 @@ def make_change_callback(
     kwargs = dict(kwargs or {})
     names = [] if on_change in (NONE, REPORT) else on_change.split("+")
     for name in names:
+        if name in (NONE, REPORT):
+            raise UserInputError(f"on_change {on_change!r}: {name} stands alone; remedy: without it, all is reported")
         if name not in RESPONSES:
             raise UserInputError(f"on_change {name!r}: {did_you_mean(name, [NONE, REPORT, *RESPONSES])}")
     if len(set(names)) < len(names):

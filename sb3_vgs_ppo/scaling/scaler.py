@@ -113,6 +113,8 @@ class VarianceGradientScaler:
         momentum: float | None = None,
         logger: Logger | None = None,
     ) -> None:
+        if isinstance(version, float):
+            raise UserInputError(f"version={version!r} is a number, no text; remedy: version={str(version)!r}")
         if version not in KNOWN_VERSIONS:
             raise UserInputError(f"version {version!r} is not known; known versions: {', '.join(KNOWN_VERSIONS)}")
         self._version = version

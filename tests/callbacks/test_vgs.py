@@ -273,7 +273,7 @@ def test_parts_can_have_scalers_of_their_own() -> None:
     model = make("SAC")
     rows = log_to_rows(model)
     actor = VGSCallback("4.0", {"alpha": 0.5}, optimizers=["actor.optimizer"])
-    critic = VGSCallback("3.0", {"alpha": 0.1}, optimizers=["critic.optimizer"])
+    critic = VGSCallback("3.0", {"alpha": 0.1}, optimizers="critic.optimizer")
     model.learn(208, [actor, critic], log_interval=1)
     assert {key.split("/")[0] for key in rows[-1]} == {"vgs_actor", "vgs_critic"}
     (of_actor,), (of_critic,) = actor.attachments.values(), critic.attachments.values()

@@ -158,9 +158,9 @@ def test_a_saved_chart_goes_on_as_if_it_had_never_stopped() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"alpha": 0}, "alpha=0 is no probability between 0 and 0.5"),
-        ({"alpha": 0.5}, "alpha=0.5 is no probability"),
-        ({"alpha": "1e-3"}, "alpha='1e-3' is no probability"),
+        ({"alpha": 0}, "alpha=0 is no number between 0 and 0.5"),
+        ({"alpha": 0.5}, "alpha=0.5 is no number"),
+        ({"alpha": "1e-3"}, "alpha='1e-3' is no number"),
         ({"min_history": 1}, "min_history=1, window=500; remedy: whole numbers with 2 <= min_history <= window"),
         ({"window": 7}, "min_history=8, window=7"),
         ({"window": 40.0}, "window=40.0"),

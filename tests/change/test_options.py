@@ -44,7 +44,9 @@ def test_arguments_reach_what_takes_them() -> None:
         ("none", {"alpha": 0.1}, "on_change 'none' has no such argument; remedy: on_change 'report'"),
         ("restart-head", {"keep": 0.1}, "change_kwargs 'keep': .* 'restart-head' has no such argument"),
         ("report", {"alpa": 0.1}, "change_kwargs 'alpa': .*; did you mean 'alpha'"),
-        ("report", {"alpha": 2}, "alpha=2 is no probability"),
+        ("report", {"alpha": 2}, "alpha=2 is no number between 0 and 0.5"),
+        ("report+restart-head", {}, "'report[+]restart-head': report stands alone"),
+        ("restart-head+none", {}, "none stands alone"),
     ],
 )
 def test_what_cannot_be_understood(on_change: str, kwargs: dict[str, Any], message: str) -> None:

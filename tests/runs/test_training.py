@@ -235,6 +235,7 @@ def test_an_environment_that_fails_is_not_hidden(short_config: Configure, tmp_pa
         {"algo_kwargs": {"gama": 1}},
         {"algo_kwargs": {"vgs_kwargs": {"beta": 3.0}}},
         {"on_change": "report", "change_kwargs": {"told": True}},
+        {"on_change": "raise-noise", "optimizer": "adam"},
     ],
 )
 def test_what_is_refused_leaves_nothing(changes: dict[str, object], short_config: Configure, tmp_path: Path) -> None:

@@ -378,6 +378,10 @@ class TestRefusals:
         with pytest.raises(ValueError, match=rf"{version!r} is not known; known versions: 1\.0, 2\.0, 3\.0, 3\.1"):
             make(version)
 
+    def test_a_version_is_a_text(self) -> None:
+        with pytest.raises(ValueError, match=r"version=3\.0 is a number, no text; remedy: version='3\.0'"):
+            make(3.0)
+
     def test_no_parameters(self) -> None:
         with pytest.raises(ValueError, match=r"parameters are empty, got \[\]"):
             VarianceGradientScaler([])
