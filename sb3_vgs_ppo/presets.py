@@ -8,15 +8,15 @@ from sb3_vgs_ppo.errors import UserInputError
 
 PRESETS: dict[str, dict[str, Any]] = {
     "continual": {
-        "value_head": "quantile",
-        "optimizer": "adaptive-upgd",
+        "value_head": "scalar",
+        "optimizer": "adam",
         "vgs_version": "off",
-        "on_change": "restart-head+reset-optimizer",
-        "algo_kwargs": {"learning_rate": 1e-3, "ent_coef": 0.004},
+        "on_change": "restart-head+reset-optimizer+raise-learning-rate",
     },
 }
-"""Options by name of the preset. ``continual`` is for tasks that change: the best trial of results/search, with
-the default α of the test and rounded numbers. No ``change_kwargs``: another ``on_change`` over it may not have them."""
+"""Options by name of the preset. ``continual`` is for tasks that change: SB3's PPO, bit for bit, until its critic
+notices a change, and then an agent that relearns fast. It leaves ``algo_kwargs`` to the task, and ``change_kwargs``
+unset: another ``on_change`` over it may not have them."""
 
 
 def preset_options(name: str) -> dict[str, Any]:

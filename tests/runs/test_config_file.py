@@ -85,8 +85,8 @@ def test_a_preset_lies_below_what_is_given(tmp_path: Path, monkeypatch: pytest.M
     other = read_config_file(file, preset="continual")
     assert (other.preset, other.on_change, other.algo_kwargs) == (
         "continual",
-        "restart-head+reset-optimizer",
-        {**PRESETS["continual"]["algo_kwargs"], "policy_kwargs": {"net_arch": [8]}},
+        "restart-head+reset-optimizer+raise-learning-rate",
+        {"policy_kwargs": {"net_arch": [8]}},
     )
 
 
