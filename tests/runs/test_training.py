@@ -318,7 +318,7 @@ def test_the_record_names_the_preset_beside_its_options(tmp_path: Path) -> None:
     write_record(folder, config_from_mapping({"preset": "continual"}, "test"), [])
     record = json.loads(folder.config.read_text())
     assert record["preset"] == "continual"
-    assert record["options"]["on_change"] == "restart-head+reset-optimizer"
+    assert record["options"]["on_change"] == "restart-head+reset-optimizer+raise-learning-rate"
     assert "preset" not in record["options"]
 
 
