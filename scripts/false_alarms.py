@@ -2,12 +2,14 @@
 
 Without arguments, on simulated streams whose only truth is that nothing changes. With folders, in all finished runs
 below them that tested for changes without being told of any: in rollouts in which nothing can have changed, which are
-those of a stationary task, and those of the second half of each phase of one that changes.
+those of a stationary task, and those of the second half of each phase of one that changes. Runs with the same options
+and seed, which studies share, count once.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,11 +110,14 @@ def autoregressive(rng: np.random.Generator, shape: tuple[int, int], correlation
 def count_in_runs(folders: list[Path]) -> None:
     """Print rollouts in which nothing can have changed, and the alarms among them, by environment and α."""
     counts: dict[tuple[str, float], list[tuple[int, int]]] = {}
+    seen: set[str] = set()
     for folder in folders:
         for path in sorted(folder.rglob("status.json")):
             run = RunFolder(path.parent)
             config = read_config(run)
-            if run.read_status().state == "finished" and tests_for_changes(config):
+            options = json.dumps(config.to_mapping(), sort_keys=True)
+            if options not in seen and run.read_status().state == "finished" and tests_for_changes(config):
+                seen.add(options)
                 kind = (task(config), config.change_kwargs.get("alpha", ALPHA))
                 counts.setdefault(kind, []).append(count_in_run(run, config))
     print("| task | α | runs | rollouts | alarms |\n|---|---|---|---|---|")
