@@ -67,6 +67,10 @@ class ElementsTemporal(Measure):
         return observation.finite & (observation.largest() < self._limit)
 
     def normalized_variance(self, step_count: int) -> Array:
+        if (loops := self.layout.element_loops) is not None:
+            return loops.read_elements(
+                self.layout.bounds, self._weight, self._mean, self._variance, self.beta, self.eps
+            )
         inflation, bias = self._corrections()
         variance = self.layout.sum_powers(as_tensor(self._variance), 1)
         squared_mean = self.layout.sum_powers(as_tensor(self._mean), 2)
@@ -75,7 +79,7 @@ class ElementsTemporal(Measure):
     def advance(self, observation: Observation, step_count: int) -> Array:
         if (loops := self.layout.element_loops) is None:
             return super().advance(observation, step_count)
-        return loops.advance_elements(
+        loops.advance_elements(
             observation.elements,
             self.layout.bounds,
             observation.sums,
@@ -84,8 +88,8 @@ class ElementsTemporal(Measure):
             self._mean,
             self._variance,
             self.beta,
-            self.eps,
         )
+        return self.normalized_variance(step_count)
 
     @silent
     def element_variances(self) -> th.Tensor:

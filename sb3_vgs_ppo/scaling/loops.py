@@ -199,22 +199,19 @@ def advance_elements(
     mean: np.ndarray,
     variance: np.ndarray,
     beta: float,
-    eps: float,
-) -> np.ndarray:
+) -> None:
     """
     Update mean and variance of each element, float32, and the sums of their weights, as
     :class:`~.elements_temporal.ElementsTemporal` does.
 
     :param sums: of the gradient, as :func:`segment_sums` returns them
     :param limit: a tensor with a larger element is not observed
-    :return: normalized variances of the tensors, shape (P,)
     """
     first = 1.0 - beta
-    readings = np.empty(weight.size)
     for i in range(weight.size):
-        elements = slice(bounds[i], bounds[i + 1])
-        g, m, v = gradient[elements], mean[elements], variance[elements]
         if sums[2, i] < math.inf and sums[3, i] < limit:
+            elements = slice(bounds[i], bounds[i + 1])
+            g, m, v = gradient[elements], mean[elements], variance[elements]
             weight[i] += first * (1.0 - weight[i])
             step_size = np.float32(first / weight[i])
             kept = np.float32(1.0) - step_size
@@ -223,8 +220,25 @@ def advance_elements(
                 moved = step_size * change
                 m[j] += moved
                 v[j] = (v[j] + moved * change) * kept
+
+
+@compiled(reorders=True)
+def read_elements(
+    bounds: np.ndarray, weight: np.ndarray, mean: np.ndarray, variance: np.ndarray, beta: float, eps: float
+) -> np.ndarray:
+    """
+    Read what :func:`advance_elements` keeps. A function of its own, since a loaded state has to be read in the order of
+    additions in which it was read before it was saved.
+
+    :return: normalized variances of the tensors, shape (P,)
+    """
+    first = 1.0 - beta
+    readings = np.empty(weight.size)
+    for i in range(weight.size):
+        elements = slice(bounds[i], bounds[i + 1])
+        m, v = mean[elements], variance[elements]
         total = square = 0.0
-        for j in range(g.size):
+        for j in range(m.size):
             total += np.float64(v[j])
             square += np.float64(m[j]) * np.float64(m[j])
         w = weight[i]

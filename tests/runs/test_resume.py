@@ -40,6 +40,7 @@ CONFIG = TrainConfig(
 
 
 IMAGES = "toy_envs:ToyMatchingImage-v0"
+SCALED_UPDATES = {"vgs_kwargs": {"apply_to": "update", "warmup_steps": 0}}
 SMALL_CNN = {"policy_kwargs": {"features_extractor_kwargs": {"features_dim": 8}, "net_arch": [8]}}
 
 
@@ -100,6 +101,7 @@ def train_until(config: TrainConfig, step: float) -> None:
         ("Pendulum-v1", 1, "quantile", "adaptive-upgd", "3.0", {"value_target": "distribution"}),
         ("Pendulum-v1", 1, "quantile", "upgd", "2.0", {"normalize": True}),
         ("Pendulum-v1", 4, "scalar", "adaptive-upgd", "3.1", {"normalize": True}),
+        ("Pendulum-v1", 4, "quantile", "adam", "4.0", {"algo_kwargs": SCALED_UPDATES}),
         (
             "Pendulum-v1",
             2,

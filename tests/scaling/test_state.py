@@ -144,6 +144,15 @@ class TestContinuation:
         assert min(factors) < 0.99
         assert equal_states(restored.state_dict(), original.state_dict())
 
+    @each_version
+    def test_readings_are_the_same_after_loading(self, version: str) -> None:
+        """To the last digit, whatever the order in which many elements are added up while training."""
+        original, restored = (VarianceGradientScaler([th.nn.Parameter(th.zeros(999))], version) for _ in range(2))
+        for step in range(20):
+            train(original, range(step, step + 1))
+            restored.load_state_dict(original.state_dict())
+            assert restored.get_normalized_variance() == original.get_normalized_variance()
+
     def test_enabled_is_taken_over(self) -> None:
         scaler = make("3.0")
         scaler.load_state_dict({**state_of("3.0"), "enabled": False})
