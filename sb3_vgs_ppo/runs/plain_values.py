@@ -23,9 +23,10 @@ def to_plain(value: Any) -> Any:
         array = np.asarray(value)
         # Tensors of unsigned integers hardly exist beyond bytes; the signed ones have the same bits
         stored = array.view(f"i{array.itemsize}") if array.dtype.kind == "u" and array.itemsize > 1 else array
-        # NumPy's copy forgets the stride of an axis of length 1, torch's keeps it, but knows none below 0
-        forward = stored if min(stored.strides, default=0) >= 0 else stored.copy(order="K")
-        return {"dtype": array.dtype.name, "values": th.from_numpy(forward).clone()}
+        # NumPy's copy forgets the stride of an axis of length 1, torch's keeps it, but does not take every array
+        fits = stored.flags.writeable and all(step >= 0 and step % stored.itemsize == 0 for step in stored.strides)
+        values = th.from_numpy(stored if fits else stored.copy(order="K"))
+        return {"dtype": array.dtype.name, "values": values.clone()}
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -46,6 +46,19 @@ def test_axes_keep_their_order_in_memory(array: np.ndarray) -> None:
     assert returned.strides == array.strides
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.broadcast_to(np.arange(3), (2, 3)),  # read-only
+        np.zeros(3, [("flag", "u1"), ("value", "f4")])["value"],  # every five bytes
+        np.arange(3)[::-1],
+    ],
+)
+def test_arrays_that_torch_would_not_take(array: np.ndarray) -> None:
+    np.testing.assert_array_equal(back(array), array)
+
+
 def test_a_change_of_what_came_back_does_not_reach_what_was_stored() -> None:
     stored = to_plain(np.zeros(3))
     from_plain(stored)[0] = 1.0
