@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from sb3_vgs_ppo._hints import did_you_mean
+from sb3_vgs_ppo.change import make_change_callback
 from sb3_vgs_ppo.errors import UserInputError
 from sb3_vgs_ppo.optim import UPGD, AdaptiveUPGD
 from sb3_vgs_ppo.ppo import DistributionalPPO
@@ -80,7 +81,7 @@ def build_model(config: TrainConfig, env: VecEnv) -> DistributionalPPO:
     """
     :param config: resolved options
     :param env: training environment
-    :raises UserInputError: the algorithm, its policy or its optimizer refuses an argument
+    :raises UserInputError: the algorithm, its policy, its optimizer or a response to changes refuses an argument
     """
     algo_kwargs = dict(config.algo_kwargs)
     policy_kwargs = dict(algo_kwargs.pop("policy_kwargs", {}))
@@ -88,7 +89,7 @@ def build_model(config: TrainConfig, env: VecEnv) -> DistributionalPPO:
         policy_kwargs["activation_fn"] = _activation(policy_kwargs["activation_fn"])
     policy_kwargs.update(value_head=config.value_head, optimizer_class=OPTIMIZERS[config.optimizer])
     try:
-        return DistributionalPPO(
+        model = DistributionalPPO(
             policy_alias(env.observation_space),
             env,
             policy_kwargs=policy_kwargs,
@@ -103,6 +104,9 @@ def build_model(config: TrainConfig, env: VecEnv) -> DistributionalPPO:
         )
     except (AssertionError, TypeError, ValueError, NotImplementedError) as error:  # SB3 asserts on user input
         raise UserInputError(f"DistributionalPPO refuses {config.env_id} with {algo_kwargs}: {error}") from error
+    if (change := make_change_callback(config.on_change, config.change_kwargs)) is not None:
+        change.check(model)
+    return model
 
 
 def _default_n_steps(config: TrainConfig) -> int:

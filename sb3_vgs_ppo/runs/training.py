@@ -185,8 +185,6 @@ class Run:
         self.change: ChangeCallback | None = make_change_callback(
             config.on_change, config.change_kwargs, folder.changes
         )
-        if self.change is not None:
-            self.change.check(model)
         formats: list[KVWriter] = [self.progress, *trackers]
         if config.verbose and not display.shows_bar:
             formats.append(HumanOutputFormat(sys.stdout))

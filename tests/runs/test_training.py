@@ -238,7 +238,10 @@ def test_an_environment_that_fails_is_not_hidden(short_config: Configure, tmp_pa
         {"on_change": "raise-noise", "optimizer": "adam"},
     ],
 )
-def test_what_is_refused_leaves_nothing(changes: dict[str, object], short_config: Configure, tmp_path: Path) -> None:
+def test_what_is_refused_leaves_nothing(
+    changes: dict[str, object], short_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "tracking", lambda *_: pytest.fail("a run began at the tracker"))
     config = short_config(run_dir=str(tmp_path / "new" / "run"), **changes)
     with pytest.raises(UserInputError):
         train(config)
