@@ -113,10 +113,9 @@ class VarianceGradientScaler:
         momentum: float | None = None,
         logger: Logger | None = None,
     ) -> None:
-        if isinstance(version, float):
-            raise UserInputError(f"version={version!r} is a number, no text; remedy: version={str(version)!r}")
         if version not in KNOWN_VERSIONS:
-            raise UserInputError(f"version {version!r} is not known; known versions: {', '.join(KNOWN_VERSIONS)}")
+            known = ", ".join(map(repr, KNOWN_VERSIONS))  # as texts, which the number 3.0 is not
+            raise UserInputError(f"version {version!r} is not known; known versions: {known}")
         self._version = version
         self._settings = Settings(beta, alpha, eps, warmup_steps, min_scaling_factor, variance_cap)
         application = {"granularity": granularity, "apply_to": apply_to, "momentum": momentum}
@@ -336,8 +335,8 @@ class VarianceGradientScaler:
     def read_momentum(self, optimizer: th.optim.Optimizer) -> None:
         """
         Learn β₁ before the first update, so that :meth:`get_scaling_factor` knows the factor that comes next. Later
-        :meth:`scaling_update` does so at every update. Without effect where factors are applied to
-        the gradient or ``momentum`` was set.
+        :meth:`scaling_update` does so at every update. Without effect where factors are applied to the gradient or
+        ``momentum`` was set.
 
         :param optimizer: whose updates are scaled
         :raises UserInputError: its parameter groups average gradients differently, and ``momentum`` was not set
