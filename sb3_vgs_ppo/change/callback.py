@@ -33,11 +33,15 @@ class ChangeCallback(BaseCallback):
     scalar critic is the weaker case: it knows how many returns lie below its value, but not how many that would be if
     nothing had changed.
 
+    Settings are raised from the end of a rollout to the beginning of the next. A callback that saves the model at the
+    latter, or at the end of training, belongs behind this one in the list, one that changes the same settings at the
+    end of a rollout before it. Where an update was interrupted, :meth:`after_update` gives the model its usual ones.
+
     :param responses: what to do, one of each kind; with none, changes are only reported
     :param chart: the test; one with its defaults if not given
     :param file: JSON lines to which every alarm is appended; none if not given
     :param verbose: 1: tell alarms to the model's logger, which prints what it is told if the model's ``verbose`` is 1
-    :raises UserInputError: two responses of the same kind
+    :raises UserInputError: what is no response, or two of the same kind
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class ChangeCallback(BaseCallback):
     ) -> None:
         super().__init__(verbose)
         self.responses: list[Response] = list(responses)
+        if not all(isinstance(response, Response) for response in self.responses):
+            raise UserInputError(f"responses {self.responses} are not all of them; remedy: such as [RestartHead()]")
         names = [response.name for response in self.responses]
         if len(names) != len(set(names)):
             raise UserInputError(f"responses {', '.join(names)}: one is there twice; remedy: one of each kind")

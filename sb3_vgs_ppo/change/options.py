@@ -56,9 +56,11 @@ def make_change_callback(
     names = [] if on_change in (NONE, REPORT) else on_change.split("+")
     for name in names:
         if name in (NONE, REPORT):
-            raise UserInputError(f"on_change {on_change!r}: {name} stands alone; remedy: without it, all is reported")
+            raise UserInputError(f"on_change {on_change!r}: {name} stands alone; remedy: leave it out")
         if name not in RESPONSES:
-            raise UserInputError(f"on_change {name!r}: {did_you_mean(name, [NONE, REPORT, *RESPONSES])}")
+            raise UserInputError(
+                f"on_change {on_change!r}: {name!r} is no response; {did_you_mean(name, [NONE, REPORT, *RESPONSES])}"
+            )
     if len(set(names)) < len(names):
         raise UserInputError(f"on_change {on_change!r} names a response twice; remedy: each once")
     parts: list[type[Any]] = [] if on_change == NONE else [SelfStartingChart, *(RESPONSES[name] for name in names)]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from inspect import Parameter, signature
+from inspect import signature
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import torch as th
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule
 from torch import nn
 
 from sb3_vgs_ppo._types import StateDict
@@ -153,7 +154,8 @@ class ResetOptimizer(Response):
 class Raise(Response):
     """
     Base of what raises a setting during some updates. It falls back linearly; a further alarm starts it anew. What is
-    raised is the value that the setting has at each of them, so that a schedule goes on.
+    raised is the value that the setting has at each of them, so that a schedule goes on; what somebody else has set
+    since then stays.
 
     :param rollouts: number of updates
     :raises UserInputError: no positive whole number
@@ -165,7 +167,7 @@ class Raise(Response):
     _is_raised: bool
 
     def __init__(self, rollouts: int) -> None:
-        if not isinstance(rollouts, Integral) or rollouts < 1:
+        if not isinstance(rollouts, Integral) or isinstance(rollouts, bool) or rollouts < 1:
             raise UserInputError(f"rollouts={rollouts!r} is no positive whole number; remedy: 5 is usual")
         self.rollouts = rollouts
         self._left = 0
@@ -199,13 +201,15 @@ class Raise(Response):
 
     def after_update(self, model: OnPolicyAlgorithm) -> None:
         if self._is_raised:
-            self._left -= 1
             self.restore(model)
+            self._left -= 1
             self._is_raised = False
 
     def restore(self, model: OnPolicyAlgorithm) -> None:
-        """Give the setting its usual value."""
-        self.write(model, self._usual)
+        """Give the setting its usual value where it is still the raised one."""
+        share = self._left / self.rollouts
+        values = zip(self.read(model), self._usual, strict=True)
+        self.write(model, [usual if value == self.raised(usual, share) else value for value, usual in values])
 
     def state_dict(self) -> StateDict:
         return {"left": self._left, "usual": self._usual, "is_raised": self._is_raised}
@@ -251,26 +255,32 @@ class RaiseEntropy(Raise):
         return usual + self.bonus * share
 
 
-class RaisedSchedule:
+class RaisedSchedule(FloatSchedule):
     """
-    A learning rate that is a multiple of the usual one.
+    A learning rate that is a multiple of the usual one. A file or a copy of the model has the usual one.
 
     :param usual: SB3's schedule, of the remaining progress from 1 to 0
     :param factor: by which it is multiplied
     """
 
     def __init__(self, usual: Schedule, factor: float) -> None:
+        super().__init__(usual)
         self.usual = usual
         self.factor = factor
 
     def __call__(self, progress_remaining: float) -> float:
-        return self.usual(progress_remaining) * self.factor
+        return super().__call__(progress_remaining) * self.factor
+
+    def __reduce__(self) -> tuple[type[FloatSchedule], tuple[Schedule]]:
+        return FloatSchedule, (self.usual,)
 
 
 class RaiseLearningRate(Raise):
     """
     Raise the learning rate for some updates, so that an agent relearns fast and still settles; warm restarts
     (Loshchilov & Hutter 2017, "SGDR") where they are needed instead of at given times.
+
+    TRPO has a learning rate for its critic alone.
 
     :param factor: by which the learning rate is multiplied at first
     :param rollouts: see :class:`Raise`
@@ -295,7 +305,7 @@ class RaiseLearningRate(Raise):
         return RaisedSchedule(usual, rise(self.factor, share))
 
     def restore(self, model: OnPolicyAlgorithm) -> None:
-        self.write(model, self.read(model))  # the schedule itself knows the usual one, and no file can hold it
+        self.write(model, self.read(model))  # a schedule knows the usual one, which `state_dict` cannot hold
 
     def state_dict(self) -> StateDict:
         return {**super().state_dict(), "usual": []}
@@ -351,20 +361,15 @@ def rise(factor: float, share: float) -> float:
     return 1.0 + (factor - 1.0) * share
 
 
-def takes(algorithm: type[Any], name: str) -> bool:
+def takes(algorithm: type[OnPolicyAlgorithm], name: str) -> bool:
     """
     SB3's on-policy algorithms all have the same attributes, whether they use them or not; what one uses it takes.
 
-    :param algorithm: a class; where it hands on arguments that it does not name, its bases are asked
+    :param algorithm: a subclass of OnPolicyAlgorithm, which takes everything
     :param name: an argument
     """
-    for base in algorithm.__mro__:
-        parameters = signature(base).parameters
-        if name in parameters:
-            return True
-        if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
-            return False
-    return False
+    bases = algorithm.__mro__[: algorithm.__mro__.index(OnPolicyAlgorithm)]
+    return any(name in signature(base).parameters for base in bases)
 
 
 def fresh_head(policy: Any, generator: th.Generator) -> dict[nn.Parameter, th.Tensor]:

@@ -214,6 +214,11 @@ def test_two_responses_of_a_kind_are_refused() -> None:
         ChangeCallback([RaiseEntropy(0.1), RestartHead(), RaiseEntropy(0.2, rollouts=9)])
 
 
+def test_what_is_no_response_is_refused() -> None:
+    with pytest.raises(UserInputError, match=r"RestartHead'>\] are not all of them; remedy: such as \[RestartHead"):
+        ChangeCallback([RestartHead])  # type: ignore[list-item]
+
+
 def test_an_algorithm_without_rollouts_is_refused() -> None:
     with pytest.raises(UserInputError, match="ChangeCallback needs the returns of whole rollouts, DQN has none"):
         DQN("MlpPolicy", "CartPole-v1").learn(10, callback=ChangeCallback())

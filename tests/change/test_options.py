@@ -38,8 +38,8 @@ def test_arguments_reach_what_takes_them() -> None:
 @pytest.mark.parametrize(
     ("on_change", "kwargs", "message"),
     [
-        ("restart", {}, "on_change 'restart': did you mean 'restart-head'"),
-        ("shrink-head+", {}, "on_change '': known: none, raise-entropy"),
+        ("restart", {}, "on_change 'restart': 'restart' is no response; did you mean 'restart-head'"),
+        ("shrink-head+", {}, "on_change 'shrink-head[+]': '' is no response; known: none, raise-entropy"),
         ("raise-noise+raise-noise", {}, "names a response twice"),
         ("none", {"alpha": 0.1}, "on_change 'none' has no such argument; remedy: on_change 'report'"),
         ("restart-head", {"keep": 0.1}, "change_kwargs 'keep': .* 'restart-head' has no such argument"),

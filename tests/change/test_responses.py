@@ -10,6 +10,7 @@ from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import LinearSchedule
 
+from sb3_vgs_ppo import load_checkpoint
 from sb3_vgs_ppo.change import (
     RaiseEntropy,
     RaiseLearningRate,
@@ -265,7 +266,7 @@ def test_the_learning_rate_is_raised_in_updates_alone_along_its_schedule() -> No
 
 @pytest.mark.parametrize("reloaded", [False, True])
 def test_a_raised_learning_rate_is_left_where_a_file_is_loaded(reloaded: bool, tmp_path: Path) -> None:
-    """A file holds no schedule: its agent has the usual one, and the agent that was saved still the raised one."""
+    """Its agent has the usual schedule, and the agent that was saved still the raised one."""
     model, first, second = trained(), RaiseLearningRate(3.0, rollouts=2), RaiseLearningRate(3.0, rollouts=2)
     respond(model, first)
     first.before_update(model)
@@ -280,6 +281,28 @@ def test_a_raised_learning_rate_is_left_where_a_file_is_loaded(reloaded: bool, t
     assert model.lr_schedule(1.0) == pytest.approx(0.02)
     second.after_update(model)
     assert model.lr_schedule(1.0) == pytest.approx(0.01)
+
+
+def test_a_model_that_is_saved_while_its_learning_rate_is_raised_holds_the_usual_schedule(tmp_path: Path) -> None:
+    """One of SB3's classes: readers of the file need not know ours."""
+    model = PPO("MlpPolicy", "CartPole-v1", learning_rate=LinearSchedule(0.01, 0.0, 1.0), n_steps=16, batch_size=16)
+    response = RaiseLearningRate()
+    respond(model, response)
+    response.before_update(model)
+    model.save(tmp_path / "model.zip")
+    loaded = load_checkpoint(tmp_path / "model.zip", make_vec_env("CartPole-v1", 1))
+    assert [loaded.lr_schedule(remaining) for remaining in (1.0, 0.5)] == [0.01, 0.005]
+
+
+def test_what_another_callback_has_set_meanwhile_stays() -> None:
+    model, response = trained(), RaiseEntropy(bonus=0.3, rollouts=2)
+    respond(model, response)
+    response.before_update(model)
+    model.ent_coef = 0.03
+    response.after_update(model)
+    assert model.ent_coef == 0.03
+    response.before_update(model)
+    assert model.ent_coef == pytest.approx(0.18)
 
 
 @pytest.mark.parametrize("says_so", [True, False])
@@ -312,9 +335,12 @@ def test_a_bonus_that_the_algorithm_would_not_use_is_refused() -> None:
     """SB3 gives TRPO the attribute and never reads it."""
     contrib = pytest.importorskip("sb3_contrib")
 
-    class Mine(PPO):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
+    class Mixin:
+        """Takes no arguments."""
+
+    class Mine(Mixin, PPO):
+        def __init__(self, policy: str, env: str) -> None:
+            super().__init__(policy, env, ent_coef=0.01)
 
     RaiseEntropy().check(Mine("MlpPolicy", "CartPole-v1"))
     RaiseEntropy().check(contrib.RecurrentPPO("MlpLstmPolicy", "CartPole-v1"))
