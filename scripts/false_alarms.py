@@ -108,8 +108,8 @@ def autoregressive(rng: np.random.Generator, shape: tuple[int, int], correlation
 
 
 def count_in_runs(folders: list[Path]) -> None:
-    """Print rollouts in which nothing can have changed, and the alarms among them, by environment and α."""
-    counts: dict[tuple[str, float], list[tuple[int, int]]] = {}
+    """Print rollouts in which nothing can have changed, and the alarms among them, by environment, critic and α."""
+    counts: dict[tuple[str, str, float], list[tuple[int, int]]] = {}
     seen: set[str] = set()
     for folder in folders:
         for path in sorted(folder.rglob("status.json")):
@@ -118,15 +118,15 @@ def count_in_runs(folders: list[Path]) -> None:
             options = json.dumps(config.to_mapping(), sort_keys=True)
             if options not in seen and run.read_status().state == "finished" and tests_for_changes(config):
                 seen.add(options)
-                kind = (task(config), config.change_kwargs.get("alpha", ALPHA))
+                kind = (task(config), config.value_head, config.change_kwargs.get("alpha", ALPHA))
                 counts.setdefault(kind, []).append(count_in_run(run, config))
-    print("| task | α | runs | rollouts | alarms |\n|---|---|---|---|---|")
+    print("| task | critic | α | runs | rollouts | alarms |\n|---|---|---|---|---|---|")
     expected, totals = 0.0, [0, 0]
-    for (name, alpha), runs in counts.items():
+    for (name, critic, alpha), runs in counts.items():
         n_rollouts, n_alarms = map(sum, zip(*runs, strict=True))
         expected += alpha * n_rollouts
         totals = [totals[0] + n_rollouts, totals[1] + n_alarms]
-        print(f"| {name} | {alpha:.2g} | {len(runs)} | {n_rollouts:,} | {n_alarms} |")
+        print(f"| {name} | {critic} | {alpha:.2g} | {len(runs)} | {n_rollouts:,} | {n_alarms} |")
     print(f"\n{totals[1]} alarms in {totals[0]:,} rollouts; {expected:.1f} if each raised one with probability α.")
 
 
