@@ -48,7 +48,7 @@ def test_too_small_numbers_are_refused_and_the_least_is_not(name: str, value: in
         ),
         ({"value_target": "mean"}, "value_target='mean'; remedy: 'sample' or 'distribution'"),
         ({"value_target": "distribution", "value_head": "scalar"}, "value_target='distribution' needs a critic"),
-        ({"on_change": "restart"}, "on_change 'restart': did you mean 'restart-head'"),
+        ({"on_change": "restart"}, "on_change 'restart': 'restart' is no response; did you mean 'restart-head'"),
         ({"change_kwargs": {"alpha": 0.01}}, "change_kwargs 'alpha': on_change 'none' has no such argument"),
     ],
 )

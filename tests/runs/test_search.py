@@ -240,7 +240,10 @@ def with_space(**space: Any) -> Search:
             r"family 'wide': --algo-kwargs: algo_kwargs has no 'learning_rat'; did you mean 'learning_rate'\?",
         ),
         ({"optimizer": {"choices": ["adam", "sgd"]}}, r"family 'wide': .* optimizer: 'sgd'; "),
-        ({"on_change": {"choices": ["none", "restart-hed"]}}, "family 'wide': on_change 'restart-hed': did you mean"),
+        (
+            {"on_change": {"choices": ["none", "restart-hed"]}},
+            "family 'wide': on_change 'restart-hed': 'restart-hed' is no response; did you mean",
+        ),
         ({"change_kwargs.alpha": {"low": 0.1, "high": 0.2}}, "family 'wide': change_kwargs 'alpha': on_change 'none'"),
         ({"seed": {"choices": [1, 2]}}, "family 'wide': variant 'wide-0000': seed cannot be among the options"),
     ],
