@@ -8,7 +8,8 @@ import pytest
 import torch as th
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
 from sb3_vgs_ppo import load_checkpoint
 from sb3_vgs_ppo.change import (
@@ -292,6 +293,10 @@ def test_a_model_that_is_saved_while_its_learning_rate_is_raised_holds_the_usual
     model.save(tmp_path / "model.zip")
     loaded = load_checkpoint(tmp_path / "model.zip", make_vec_env("CartPole-v1", 1))
     assert [loaded.lr_schedule(remaining) for remaining in (1.0, 0.5)] == [0.01, 0.005]
+    data, _, _ = load_from_zip_file(tmp_path / "model.zip")
+    assert data is not None
+    assert type(data["lr_schedule"]) is FloatSchedule
+    assert data["lr_schedule"](0.5) == 0.005
 
 
 def test_what_another_callback_has_set_meanwhile_stays() -> None:
