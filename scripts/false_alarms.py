@@ -9,7 +9,6 @@ and seed, which studies share, count once.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +23,7 @@ from sb3_vgs_ppo.envs import phase_length, phase_of
 from sb3_vgs_ppo.runs.config import TrainConfig
 from sb3_vgs_ppo.runs.folder import RunFolder
 from sb3_vgs_ppo.runs.resuming import read_config
+from sb3_vgs_ppo.studies.reuse import identity
 
 ALPHA = 1e-3
 N_STREAMS, N_ROLLOUTS = 400, 308
@@ -115,7 +115,7 @@ def count_in_runs(folders: list[Path]) -> None:
         for path in sorted(folder.rglob("status.json")):
             run = RunFolder(path.parent)
             config = read_config(run)
-            options = json.dumps(config.to_mapping(), sort_keys=True)
+            options = identity(config.to_mapping())
             if options not in seen and run.read_status().state == "finished" and tests_for_changes(config):
                 seen.add(options)
                 kind = (task(config), config.value_head, config.change_kwargs.get("alpha", ALPHA))

@@ -35,10 +35,10 @@ def reuse_cells(
     :return: cells that are done now
     :raises StudyError: a cell of the other study is damaged
     """
-    done = {_identity(trained(other.folder(cell))): cell for cell in other.study.cells() if other.is_done(cell)}
+    done = {identity(trained(other.folder(cell))): cell for cell in other.study.cells() if other.is_done(cell)}
     taken = []
     for cell in store.study.cells():
-        source = done.get(_identity(planned(store.study, cell)))
+        source = done.get(identity(planned(store.study, cell)))
         if source is None or store.study.parent(cell) or other.study.parent(source) or store.folder(cell).exists():
             continue
         if _keeps(store.study, cell) > _keeps(other.study, source):
@@ -49,8 +49,11 @@ def reuse_cells(
     return taken
 
 
-def _identity(options: Options) -> str:
-    """:return: the options that decide a cell's numbers"""
+def identity(options: Options) -> str:
+    """
+    :param options: of a run
+    :return: those that decide its numbers, as a text that is the same for the same run
+    """
     deciding = {name: value for name, value in options.items() if name not in _NOT_DECIDING}
     return json.dumps(deciding, sort_keys=True)
 
