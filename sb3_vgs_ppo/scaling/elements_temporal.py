@@ -79,6 +79,7 @@ class ElementsTemporal(Measure):
     def advance(self, observation: Observation, step_count: int) -> Array:
         if (loops := self.layout.element_loops) is None:
             return super().advance(observation, step_count)
+        # Loops warn of nothing: `silent` around them would take a tenth of what all of VGS does
         loops.advance_elements(
             observation.elements,
             self.layout.bounds,
